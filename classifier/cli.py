@@ -1,0 +1,334 @@
+"""The command line: verbs that each call one function.
+
+Exit codes: 0 done; 1 an error, said in one line; 2 wrong usage; 3 some prompts could not be scored.
+"""
+
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from classifier import __version__
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from stillwatch.v1 import classifier_pb2, examples_pb2
+
+    from classifier.client import Client
+    from classifier.config import Settings
+    from classifier.prompts import NamedPrompt
+
+app = typer.Typer(
+    help="Stillwatch tells prompts that harvest a model's answers as training data from ordinary ones.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    epilog="Exit codes: 0 done, 1 an error, 2 wrong usage, 3 some prompts could not be scored.",
+)
+examples_app = typer.Typer(help="Add, list and import labelled examples.", no_args_is_help=True)
+bundle_app = typer.Typer(help="Build and show bundles.", no_args_is_help=True)
+app.add_typer(examples_app, name="examples")
+app.add_typer(bundle_app, name="bundle")
+
+ServerOption = Annotated[
+    str | None, typer.Option("--server", help="Ask this server (host:port) instead of scoring here.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
+_BATCH = 64
+
+
+def main() -> None:
+    """Run the command line; a foreseen error becomes one line and exit code 1."""
+    from classifier.errors import StillwatchError
+    from index.errors import IndexRoomError
+
+    try:
+        app()
+    except (StillwatchError, IndexRoomError) as error:
+        _fail(str(error))
+    except UnicodeEncodeError:
+        _fail("an argument or a row holds text that is not valid Unicode: mend it")
+    except BrokenPipeError:
+        sys.stderr.close()
+        raise SystemExit(1) from None
+    except OSError as error:
+        _fail(f"{error.filename or 'a file'} cannot be used ({error.strerror}): check the place and its rights")
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    if version:
+        typer.echo(f"stillwatch {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one.", min=0, max=65535)] = None,
+) -> None:
+    """Serve gRPC until SIGTERM."""
+    import asyncio
+
+    from classifier.serve.log import configure_logging
+    from classifier.serve.server import serve as run
+
+    configure_logging()
+    given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+    settings = _settings().model_copy(update=given)
+    asyncio.run(run(settings, lambda address: typer.echo(f"stillwatch is serving on {address}", err=True)))
+
+
+@app.command()
+def score(
+    text: Annotated[
+        str | None, typer.Argument(help="The prompt; without it, --file or standard input is read.")
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option(help="A file: .jsonl[.gz] holds a prompt a line, others are one.")
+    ] = None,
+    lines: Annotated[
+        bool, typer.Option("--jsonl", help="Read JSON Lines: {text}, {prompt} or request bodies.")
+    ] = False,
+    limit: Annotated[int | None, typer.Option(help="Score only the first prompts.", min=1)] = None,
+    server: ServerOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Score prompts, here or on a server."""
+    from classifier import terminal
+    from classifier.prompts import read_prompts
+
+    prompts = islice(read_prompts(text, file, sys.stdin.buffer, lines=lines), limit)
+    results = _results(prompts, server)
+    failed = 0
+    if json:
+        for result in results:
+            failed += result.WhichOneof("outcome") == "status"
+            typer.echo(terminal.as_json(result))
+    else:
+        found = list(results)
+        failed = sum(result.WhichOneof("outcome") == "status" for result in found)
+        if len(found) == 1 and not failed:
+            terminal.print_verdict(_console(), found[0])
+        elif len(found) == 1:
+            _fail(found[0].status.message)
+        else:
+            terminal.print_results(_console(), found)
+    if failed:
+        raise typer.Exit(3)
+
+
+@app.command()
+def train(
+    output: Annotated[Path, typer.Option(help="The folder to write head.onnx, head.json and ranges.npz into.")],
+    seed: Annotated[int, typer.Option(help="Shuffles the cross-validation's folds.")] = 0,
+) -> None:
+    """Fit, calibrate and export the head on the seed corpus (needs the evaluate extra)."""
+    from classifier.train.command import train as run
+
+    settings = _settings()
+    card = run(output, settings.model_cache, threads=_threads(settings), seed=seed, progress=_say)
+    for name, value in card.report.items():
+        typer.echo(f"{name:32} {value:10.4f}")
+
+
+@app.command()
+def evaluate(
+    file: Annotated[
+        Path, typer.Argument(help="Rows {text, extraction, capabilities, source, group, lang}, .jsonl[.gz].")
+    ],
+    output: Annotated[Path, typer.Option(help="The folder for the report.")] = Path("evaluation"),
+    draws: Annotated[int, typer.Option(help="Bootstrap resamples.", min=10, max=100_000)] = 1_000,
+) -> None:
+    """Measure the scorer on labelled prompts, beside three baselines (needs the evaluate extra)."""
+    from classifier.train.command import evaluate_file
+
+    def report(done: int, total: int) -> None:
+        _say(f"scored {done:,} of {total:,} rows")
+
+    for written in evaluate_file(file, output, _settings(), draws=draws, progress=report):
+        typer.echo(written)
+
+
+@app.command()
+def doctor(server: ServerOption = None) -> None:
+    """Check that this machine can score: bundle, encoder, store; and a server, when one is named."""
+    from classifier.doctor import check
+
+    healthy = True
+    for found in check(_settings(), server):
+        healthy &= found.good
+        typer.echo(f"{'ok  ' if found.good else 'FAIL'}  {found.name:10} {found.detail}")
+    if not healthy:
+        raise typer.Exit(1)
+
+
+@examples_app.command("add")
+def examples_add(
+    text: Annotated[str, typer.Argument(help="The prompt.")],
+    label: Annotated[str, typer.Option(help="extraction or benign.")],
+    technique: Annotated[str, typer.Option(help="The technique of an extraction example.")] = "",
+    capability: Annotated[list[str] | None, typer.Option(help="A capability that it targets; may be repeated.")] = None,
+    language: Annotated[str, typer.Option(help='A language code such as "en".')] = "",
+    source: Annotated[str, typer.Option(help="Where the prompt comes from.")] = "",
+    author: Annotated[str, typer.Option(help="Who adds it.")] = "",
+    note: Annotated[str, typer.Option(help="Free text.")] = "",
+    server: ServerOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Add one example. Name the running server, if there is one: it then knows the example at once."""
+    from classifier.curation import example_row
+
+    row = {"text": text, "label": label, "technique": technique or None, "capabilities": capability or []}
+    row |= {"language": language, "source": source, "author": author, "note": note}
+    _show_examples(_add([example_row(row)], server), json=json)
+
+
+@examples_app.command("import")
+def examples_import(
+    file: Annotated[Path, typer.Argument(help="Rows {text, label, technique, capabilities, ...}, .jsonl[.gz].")],
+    source: Annotated[str, typer.Option(help="The source of rows that name none.")] = "",
+    server: ServerOption = None,
+) -> None:
+    """Import examples; when a row is broken, none is stored and the row is named."""
+    from classifier.curation import read_examples
+
+    stored = _add(read_examples(file, source or file.name), server)
+    typer.echo(f"{len(stored)} examples are stored")
+
+
+@examples_app.command("list")
+def examples_list(
+    label: Annotated[str | None, typer.Option(help="Only extraction or benign examples.")] = None,
+    source: Annotated[str, typer.Option(help="Only examples of this source.")] = "",
+    limit: Annotated[int, typer.Option(help="How many at most.", min=1)] = 50,
+    server: ServerOption = None,
+    json: JsonOption = False,
+) -> None:
+    """List examples, oldest first."""
+    from classifier.curation import open_examples
+
+    with open_examples(_settings(), server) as examples_of:
+        _show_examples(examples_of.list(label, source, limit), json=json)
+
+
+@bundle_app.command("build")
+def bundle_build(
+    head: Annotated[
+        Path | None, typer.Option(help="The folder that `stillwatch train` wrote; else the default head.")
+    ] = None,
+    precision: Annotated[str, typer.Option(help="int8 or fp32.")] = "int8",
+) -> None:
+    """Build a bundle from the published weights, a head and the seed corpus, and point "current" at it."""
+    from classifier.export.build import DEFAULT_HEAD, build
+
+    if precision not in ("int8", "fp32"):
+        raise typer.BadParameter("must be int8 or fp32", param_hint="--precision")
+    settings = _settings()
+    folder = build(
+        settings.bundles,
+        settings.model_cache,
+        head=head or DEFAULT_HEAD,
+        precision=precision,
+        threads=_threads(settings),
+        progress=_say,
+    )
+    typer.echo(folder)
+
+
+@bundle_app.command("show")
+def bundle_show(
+    folder: Annotated[Path | None, typer.Argument(help="The bundle; without it, the current one.")] = None,
+) -> None:
+    """Print a bundle's manifest."""
+    from classifier.bundle import read_manifest
+
+    manifest, version = read_manifest(folder or _settings().bundle)
+    typer.echo(f"# {version}")
+    typer.echo(manifest.model_dump_json(indent=2))
+
+
+def _results(prompts: "Iterable[NamedPrompt]", server: str | None) -> "Iterator[classifier_pb2.BatchResult]":
+    if server is None:
+        from classifier.local import score_locally
+
+        yield from score_locally(prompts, _settings())
+        return
+    with _client(server) as client:
+        prompts = iter(prompts)
+        while group := list(islice(prompts, _BATCH)):
+            answer = client.classify_batch([prompt.content for prompt in group])
+            for prompt, result in zip(group, answer.results, strict=True):
+                result.id = prompt.name
+                yield result
+
+
+def _add(examples: "list[examples_pb2.Example]", server: str | None) -> "list[examples_pb2.Example]":
+    from classifier.curation import open_examples
+
+    with open_examples(_settings(), server) as examples_of:
+        return examples_of.add(examples)
+
+
+def _show_examples(examples: "list[examples_pb2.Example]", *, json: bool) -> None:
+    from classifier import terminal
+
+    if json:
+        for example in examples:
+            typer.echo(terminal.as_json(example))
+    else:
+        terminal.print_examples(_console(), examples)
+
+
+@contextmanager
+def _client(server: str) -> "Iterator[Client]":
+    from classifier.client import Client
+
+    with Client(server) as client:
+        yield client
+
+
+def _settings() -> "Settings":
+    from pydantic import ValidationError
+
+    from classifier.config import Settings
+
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "_".join(map(str, first["loc"])) or "stillwatch.toml"
+        _fail(f"the setting {name} is not valid ({first['msg']}): see docs/settings.md")
+    except ValueError:
+        _fail("stillwatch.toml cannot be read: it must be TOML in UTF-8, see docs/settings.md")
+
+
+def _threads(settings: "Settings") -> int:
+    import os
+
+    return settings.threads or len(os.sched_getaffinity(0))
+
+
+def _console() -> "Console":
+    from rich.console import Console
+
+    # A pipe has no width; give its reader whole lines.
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)
+
+
+def _fail(text: str) -> NoReturn:
+    typer.echo(f"error: {text}", err=True)
+    raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()

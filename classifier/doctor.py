@@ -1,0 +1,106 @@
+"""`stillwatch doctor`: can this machine score, and does a server answer?"""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from classifier.bundle import Bundle, open_bundle
+from classifier.config import Settings
+from classifier.errors import BundleRejected, ServiceFailed, StillwatchError
+from classifier.runtime import thresholds_in_force
+from classifier.text import fold
+from index.errors import IndexRoomError
+from index.store import SqliteStore
+
+_LEAST_COSINE = 0.999
+_CHECKED = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check found."""
+
+    name: str
+    good: bool
+    detail: str
+
+
+def check(settings: Settings, server: str | None = None) -> Iterator[Finding]:
+    """Run every check, whatever the others find.
+
+    Args:
+        settings: Where everything is.
+        server: Host and port of a server to ask, or None.
+
+    Yields:
+        A finding for each check.
+    """
+    threads = settings.threads or len(os.sched_getaffinity(0))
+    opened: list[Bundle] = []
+
+    def bundle() -> str:
+        opened.append(open_bundle(settings.bundle, threads=threads))
+        found = opened[0]
+        thresholds_in_force(found.model.thresholds, settings)
+        return f"{found.model.version}, {found.manifest.precision}, every hash fits"
+
+    def encoder() -> str:
+        if not opened:
+            raise BundleRejected("there is no bundle to check")
+        cosine = _self_parity(opened[0])
+        if cosine < _LEAST_COSINE:
+            raise BundleRejected(f"embeddings differ from the bundle's (cosine {cosine:.4f}): build the bundle here")
+        return f"{threads} threads, cosine to the bundle's own embeddings at least {cosine:.5f}"
+
+    yield _finding("bundle", bundle)
+    yield _finding("encoder", encoder)
+    yield _finding("store", lambda: _store(settings.store))
+    if server is not None:
+        yield _finding("server", lambda: _server(server))
+
+
+def _finding(name: str, test: Callable[[], str]) -> Finding:
+    try:
+        return Finding(name, True, test())
+    except (StillwatchError, IndexRoomError) as error:
+        return Finding(name, False, str(error))
+
+
+def _self_parity(bundle: Bundle) -> float:
+    """The lowest cosine of examples encoded here to the vectors that the bundle brings."""
+    encoder, length = bundle.model.encoder, bundle.model.windows.length
+    chosen = range(0, len(bundle.examples), max(1, len(bundle.examples) // _CHECKED))
+    tokens = encoder.tokenise([fold(bundle.examples[i].text) for i in chosen])
+    rows = encoder.encode([found.ids[:length] for found in tokens])
+    return float(np.sum(rows * bundle.vectors[list(chosen)], axis=1).min())
+
+
+def _store(path: Path) -> str:
+    if not path.exists():
+        return "not there yet: the first start makes it"
+    store = SqliteStore(path)
+    try:
+        return f"{len(store.since(0))} examples at revision {store.revision()}"
+    finally:
+        store.close()
+
+
+def _server(address: str) -> str:
+    import grpc
+    from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+    from classifier.client import Client
+
+    try:
+        with grpc.insecure_channel(address) as channel:
+            answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=5)
+    except grpc.RpcError as error:
+        raise ServiceFailed(f"{address} does not answer ({error.code().name}): is it running?") from None
+    if answer.status != health_pb2.HealthCheckResponse.SERVING:
+        raise ServiceFailed(f"{address} says {health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)}")
+    with Client(address, timeout=5) as client:
+        reply = client.classify("How do I sort a list in Python?")
+    return f"serving bundle {reply.provenance.bundle_version}, index revision {reply.provenance.index_revision}"

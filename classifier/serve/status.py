@@ -1,0 +1,70 @@
+"""The one map from domain errors to gRPC status and ErrorInfo reason."""
+
+from datetime import timedelta
+
+import grpc
+from google.protobuf import any_pb2, duration_pb2
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+
+from classifier import errors
+from index import errors as index_errors
+
+DOMAIN = "stillwatch"
+DETAILS_KEY = "grpc-status-details-bin"
+RETRY_AFTER = timedelta(milliseconds=250)
+
+STATUS: dict[type[BaseException], tuple[grpc.StatusCode, str]] = {
+    errors.EmptyPrompt: (grpc.StatusCode.INVALID_ARGUMENT, "EMPTY_PROMPT"),
+    errors.PromptTooLong: (grpc.StatusCode.INVALID_ARGUMENT, "PROMPT_TOO_LONG"),
+    errors.NotUnicode: (grpc.StatusCode.INVALID_ARGUMENT, "NOT_UNICODE"),
+    errors.UnknownConversation: (grpc.StatusCode.INVALID_ARGUMENT, "UNKNOWN_CONVERSATION"),
+    errors.InvalidPrompt: (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_PROMPT"),
+    errors.InvalidRequest: (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST"),
+    errors.InvalidSetting: (grpc.StatusCode.FAILED_PRECONDITION, "INVALID_SETTING"),
+    errors.TooManyItems: (grpc.StatusCode.INVALID_ARGUMENT, "TOO_MANY_ITEMS"),
+    errors.Overloaded: (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL"),
+    errors.ShuttingDown: (grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN"),
+    errors.BundleRejected: (grpc.StatusCode.FAILED_PRECONDITION, "BUNDLE_REJECTED"),
+    errors.WeightsRejected: (grpc.StatusCode.FAILED_PRECONDITION, "WEIGHTS_REJECTED"),
+    errors.DataRejected: (grpc.StatusCode.INVALID_ARGUMENT, "DATA_REJECTED"),
+    errors.ServiceFailed: (grpc.StatusCode.UNAVAILABLE, "SERVICE_FAILED"),
+    errors.MissingExtra: (grpc.StatusCode.UNIMPLEMENTED, "MISSING_EXTRA"),
+    errors.StillwatchError: (grpc.StatusCode.INTERNAL, "INTERNAL"),
+    index_errors.InvalidExample: (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_EXAMPLE"),
+    index_errors.ExampleConflict: (grpc.StatusCode.ALREADY_EXISTS, "EXAMPLE_CONFLICT"),
+    index_errors.ExampleNotFound: (grpc.StatusCode.NOT_FOUND, "EXAMPLE_NOT_FOUND"),
+    index_errors.InvalidPageToken: (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN"),
+    index_errors.StoreUnavailable: (grpc.StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE"),
+    index_errors.IndexRoomError: (grpc.StatusCode.INTERNAL, "INTERNAL"),
+}
+"""Every class of both error trees; a test holds it to that."""
+
+
+def status_of(error: BaseException) -> status_pb2.Status:
+    """The status that says what went wrong; of an unknown error it says nothing but "internal error".
+
+    Args:
+        error: A domain error, or any other.
+
+    Returns:
+        Status with ErrorInfo, and RetryInfo where trying again helps.
+    """
+    code, reason = STATUS.get(type(error), (grpc.StatusCode.INTERNAL, "INTERNAL"))
+    known = type(error) in STATUS and code != grpc.StatusCode.INTERNAL
+    status = status_pb2.Status(
+        code=code_pb2.Code.Value(code.name), message=str(error) if known else "internal error: see the server's log"
+    )
+    status.details.append(_packed(error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN)))
+    if code in (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE):
+        delay = duration_pb2.Duration()
+        delay.FromTimedelta(RETRY_AFTER)
+        status.details.append(_packed(error_details_pb2.RetryInfo(retry_delay=delay)))
+    return status
+
+
+def _packed(
+    message: error_details_pb2.ErrorInfo | error_details_pb2.RetryInfo,
+) -> any_pb2.Any:
+    packed = any_pb2.Any()
+    packed.Pack(message)
+    return packed

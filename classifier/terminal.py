@@ -1,0 +1,106 @@
+"""What the command line prints: verdicts, examples and checks as tables or JSON."""
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+    from stillwatch.v1 import classifier_pb2, examples_pb2
+
+_EXCERPT = 80
+_STYLES = {"ALLOW": "green", "REVIEW": "yellow", "FLAG": "bold red"}
+
+
+def as_json(message: "Message") -> str:
+    """A wire message as one line of JSON, with the field names of the .proto files and defaults spelled out."""
+    from google.protobuf.json_format import MessageToDict
+
+    fields = MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+    return json.dumps(fields, ensure_ascii=False)
+
+
+def print_results(console: Console, results: "Iterable[classifier_pb2.BatchResult]") -> None:
+    """A table with one line for each scored prompt."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name, right in (
+        ("prompt", False),
+        ("decision", False),
+        ("extraction", True),
+        ("technique", False),
+        ("capabilities", False),
+        ("nearest example", False),
+        ("read", False),
+    ):
+        table.add_column(name, justify="right" if right else "left", overflow="fold")
+    for result in results:
+        if result.WhichOneof("outcome") == "status":
+            table.add_row(result.id, "[red]not scored[/]", "", result.status.message, "", "", "")
+        else:
+            table.add_row(result.id, *_cells(result))
+    console.print(table)
+
+
+def print_verdict(console: Console, result: "classifier_pb2.BatchResult") -> None:
+    """One prompt's verdict, with all of its evidence."""
+    from stillwatch.v1 import verdict_pb2
+
+    verdict, origin = result.verdict, result.provenance
+    decision = verdict_pb2.Decision.Name(verdict.decision).removeprefix("DECISION_")
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    table.add_row("decision", f"[{_STYLES[decision]}]{decision}[/]")
+    table.add_row("extraction", f"{verdict.extraction_probability:.3f}")
+    for reason in verdict.reasons:
+        table.add_row("because", reason.text)
+    if decision != "ALLOW":
+        table.add_row("techniques", ", ".join(f"{t.name} {t.probability:.2f}" for t in verdict.techniques[:3]))
+    table.add_row("capabilities", ", ".join(f"{c.name} {c.probability:.2f}" for c in verdict.capabilities))
+    for near in verdict.nearest_examples[:3]:
+        table.add_row("nearest", f"{near.example_id}  cosine {near.cosine:.2f}  {near.technique or near.label}")
+    seen = verdict.inspected
+    span = seen.strongest_window
+    table.add_row(
+        "read",
+        f"{seen.tokens_inspected} of {seen.tokens_total} tokens in {seen.windows} windows; "
+        f"strongest at characters {span.start_char} to {span.end_char}",
+    )
+    table.add_row("by", f"bundle {origin.bundle_version}, index revision {origin.index_revision}")
+    console.print(table)
+
+
+def print_examples(console: Console, examples: "Sequence[examples_pb2.Example]") -> None:
+    """A table of examples, each text cut to a short one."""
+    from stillwatch.v1 import examples_pb2
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("id", "label", "technique", "capabilities", "source"):
+        table.add_column(name, no_wrap=name == "id", overflow="fold")
+    table.add_column("text", overflow="fold", min_width=24)
+    for example in examples:
+        label = examples_pb2.Label.Name(example.label).removeprefix("LABEL_").lower()
+        text = " ".join(example.text.split())
+        text = (text if len(text) <= _EXCERPT else f"{text[: _EXCERPT - 1]}…").replace("[", "\\[")
+        table.add_row(example.id, label, example.technique, ", ".join(example.capabilities), example.source, text)
+    console.print(table)
+
+
+def _cells(result: "classifier_pb2.BatchResult") -> tuple[str, ...]:
+    from stillwatch.v1 import verdict_pb2
+
+    verdict = result.verdict
+    decision = verdict_pb2.Decision.Name(verdict.decision).removeprefix("DECISION_")
+    nearest = verdict.nearest_examples[0] if verdict.nearest_examples else None
+    technique = verdict.techniques[0].name if verdict.techniques and decision != "ALLOW" else ""
+    return (
+        f"[{_STYLES[decision]}]{decision}[/]",
+        f"{verdict.extraction_probability:.3f}",
+        technique,
+        ", ".join(c.name for c in verdict.capabilities if c.probability >= 0.5),
+        f"{nearest.example_id} {nearest.cosine:.2f}" if nearest else "",
+        verdict_pb2.Extent.Name(verdict.inspected.extent).removeprefix("EXTENT_").lower(),
+    )

@@ -1,0 +1,1 @@
+"""Training, calibration and evaluation; the only room that may use scikit-learn, matplotlib or torch."""

@@ -1,0 +1,1 @@
+"""The labelled examples, kept durably, and the search for the nearest of them."""

@@ -1,0 +1,198 @@
+"""The live index: a store, an embedding function and the immutable snapshot that readers use."""
+
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.errors import StoreUnavailable
+from index.example import Example, Label
+from index.search import FaissIndex, Hits, VectorIndex, Vectors
+from index.store import ExampleStore
+
+Embed = Callable[[Sequence[str]], Vectors]
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """An example near a query.
+
+    Attributes:
+        example: The example.
+        cosine: Cosine of the two embeddings, in [-1, 1].
+    """
+
+    example: Example
+    cosine: float
+
+
+class Side:
+    """The examples of one label with their index; immutable."""
+
+    def __init__(self, examples: tuple[Example, ...], index: VectorIndex) -> None:
+        """Hold examples, and an index whose rows stand in the same order."""
+        if len(examples) != index.size:
+            raise ValueError(f"{len(examples)} examples, but {index.size} vectors")
+        self.examples = examples
+        self.index = index
+        self._memberships: dict[tuple[str, ...], NDArray[np.bool_]] = {}
+
+    def membership(self, names: tuple[str, ...]) -> NDArray[np.bool_]:
+        """Which example carries which technique or capability.
+
+        Args:
+            names: Techniques and capabilities, in the caller's order.
+
+        Returns:
+            (n + 1, len(names)) bool; the last row is all False, so that position -1 (no neighbour) carries nothing.
+        """
+        held = self._memberships.get(names)
+        if held is None:
+            held = np.zeros((len(self.examples) + 1, len(names)), bool)
+            for row, example in enumerate(self.examples):
+                carried = {example.technique, *example.capabilities}
+                held[row] = [name in carried for name in names]
+            self._memberships[names] = held
+        return held
+
+    def extended(self, examples: Sequence[Example], vectors: Vectors) -> "Side":
+        """A new side that holds these examples too."""
+        return Side((*self.examples, *examples), self.index.extended(vectors)) if examples else self
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All examples at one revision; immutable, so that readers need no lock.
+
+    Attributes:
+        revision: The store's revision.
+        extraction: The extraction-style examples.
+        benign: The benign examples.
+    """
+
+    revision: int
+    extraction: Side
+    benign: Side
+
+    def side(self, label: Label) -> Side:
+        """The examples of one label."""
+        return self.extraction if label == Label.EXTRACTION else self.benign
+
+    def nearest(self, query: Vectors, limit: int, label: Label | None = None) -> list[Match]:
+        """The examples nearest to one query.
+
+        Args:
+            query: (d,) float32 unit vector.
+            limit: How many at most.
+            label: Only examples of this label.
+
+        Returns:
+            Matches, highest cosine first.
+        """
+        sides = list(Label) if label is None else [label]
+        found = [(self.side(name), self.side(name).index.search(query[None, :], limit)) for name in sides]
+        return merged(found, 0, limit)
+
+
+def merged(found: Sequence[tuple[Side, Hits]], row: int, limit: int) -> list[Match]:
+    """One query's hits on several sides, as matches in the order of their cosines.
+
+    Args:
+        found: Each side with the hits of all queries on it.
+        row: Which query.
+        limit: How many matches at most.
+
+    Returns:
+        Matches, highest cosine first; of equal cosines the lower example id first.
+    """
+    matches = [
+        Match(side.examples[position], float(cosine))
+        for side, hits in found
+        for position, cosine in zip(hits.positions[row], hits.cosines[row], strict=True)
+        if position >= 0
+    ]
+    return sorted(matches, key=lambda match: (-match.cosine, match.example.id))[:limit]
+
+
+class ExampleIndex:
+    """Keeps the snapshot in step with the store: what is acknowledged is durable and searchable."""
+
+    def __init__(
+        self,
+        store: ExampleStore,
+        embed: Embed,
+        encoder: str,
+        dimensions: int,
+        make_index: Callable[[Vectors], VectorIndex] = FaissIndex,
+    ) -> None:
+        """Read the whole store and index it, encoding only what has no vector yet.
+
+        Args:
+            store: The source of truth.
+            embed: Texts to (n, d) float32 unit rows.
+            encoder: The encoder's fingerprint, under which vectors are kept.
+            dimensions: The encoder's d.
+            make_index: Makes an index of (n, d) rows.
+        """
+        self.store = store
+        self._embed = embed
+        self._encoder = encoder
+        self._dimensions = dimensions
+        self._writing = threading.Lock()
+        empty = make_index(np.zeros((0, dimensions), np.float32))
+        self._snapshot = Snapshot(0, Side((), empty), Side((), empty))
+        self._catch_up()
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The examples as they are now."""
+        return self._snapshot
+
+    def add(self, examples: Sequence[Example], request_id: str | None = None) -> list[Example]:
+        """Store examples durably and make them searchable, before this returns.
+
+        Args:
+            examples: What to add: all of it or nothing.
+            request_id: The writer's own name for this write.
+
+        Returns:
+            The examples as they are stored.
+        """
+        with self._writing:
+            # Whatever can fail does so before anything is stored.
+            vectors = self._embed([example.text for example in examples])
+            if examples and vectors.shape != (len(examples), self._dimensions):
+                raise ValueError(f"{len(examples)} examples, but vectors of shape {vectors.shape}")
+            stored = self.store.add(examples, request_id)
+            with suppress(StoreUnavailable):  # a vector that is not kept is made again
+                self._keep(examples, vectors)
+            self._catch_up()
+        return stored
+
+    def _catch_up(self) -> None:
+        """Bring the snapshot to the store's revision, whoever wrote to it."""
+        fresh = self.store.since(self._snapshot.revision)
+        if fresh:
+            self._publish(fresh, self._vectors_of(fresh), fresh[-1].revision)
+
+    def _vectors_of(self, examples: Sequence[Example]) -> Vectors:
+        known = self.store.vectors(self._encoder, since=self._snapshot.revision)
+        missing = [example for example in examples if example.id not in known]
+        if missing:
+            rows = self._embed([example.text for example in missing])
+            self._keep(missing, rows)
+            known.update((example.id, row) for example, row in zip(missing, rows, strict=True))
+        return np.array([known[example.id] for example in examples], np.float32).reshape(len(examples), -1)
+
+    def _keep(self, examples: Sequence[Example], vectors: Vectors) -> None:
+        self.store.keep_vectors(self._encoder, {e.id: v for e, v in zip(examples, vectors, strict=True)})
+
+    def _publish(self, examples: Sequence[Example], vectors: Vectors, revision: int) -> None:
+        sides = {}
+        for label in Label:
+            rows = [row for row, example in enumerate(examples) if example.label == label]
+            sides[label] = self._snapshot.side(label).extended([examples[row] for row in rows], vectors[rows])
+        self._snapshot = Snapshot(revision, sides[Label.EXTRACTION], sides[Label.BENIGN])

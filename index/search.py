@@ -1,0 +1,108 @@
+"""Nearest-neighbour search: one protocol, an exact numpy oracle and a FAISS index."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+Vectors = NDArray[np.float32]
+Positions = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Hits:
+    """The nearest rows of each query.
+
+    Attributes:
+        cosines: (q, k) float32 cosines in [-1, 1], highest first; -1 where the index holds fewer than k rows.
+        positions: (q, k) int64 row numbers of the index; -1 where the index holds fewer than k rows.
+    """
+
+    cosines: NDArray[np.float32]
+    positions: Positions
+
+
+class VectorIndex(Protocol):
+    """An immutable index over unit rows: readers need no lock, a writer makes the next one."""
+
+    @property
+    def size(self) -> int:
+        """How many rows the index holds."""
+
+    def search(self, queries: Vectors, k: int) -> Hits:
+        """Find the k rows with the highest cosine for each query, (q, d) float32 unit rows."""
+
+    def extended(self, rows: Vectors) -> "VectorIndex":
+        """A new index that holds these (n, d) float32 unit rows after its own."""
+
+
+def _checked(rows: Vectors) -> Vectors:
+    rows = np.ascontiguousarray(rows, dtype=np.float32)
+    if rows.ndim != 2:
+        raise ValueError(f"vectors must be (n, d), not {rows.shape}")
+    return rows
+
+
+def _padded(cosines: Vectors, positions: Positions, k: int) -> Hits:
+    missing = k - cosines.shape[1]
+    if missing > 0:
+        cosines = np.pad(cosines, ((0, 0), (0, missing)), constant_values=-1.0)
+        positions = np.pad(positions, ((0, 0), (0, missing)), constant_values=-1)
+    return Hits(np.clip(cosines, -1.0, 1.0), positions)
+
+
+class ExactIndex:
+    """The oracle: every cosine by numpy. What another index finds is held against it."""
+
+    def __init__(self, rows: Vectors) -> None:
+        """Hold (n, d) float32 unit rows."""
+        self._rows = _checked(rows).copy()
+
+    @property
+    def size(self) -> int:
+        """How many rows the index holds."""
+        return len(self._rows)
+
+    def search(self, queries: Vectors, k: int) -> Hits:
+        """Find the k rows with the highest cosine; of equal cosines the earlier row comes first."""
+        cosines = np.clip(_checked(queries) @ self._rows.T, -1.0, 1.0)
+        positions = np.argsort(-cosines, axis=1, kind="stable")[:, :k].astype(np.int64)
+        return _padded(np.take_along_axis(cosines, positions, axis=1), positions, k)
+
+    def extended(self, rows: Vectors) -> "ExactIndex":
+        """A new index that holds these rows too."""
+        return ExactIndex(np.concatenate([self._rows, _checked(rows)]))
+
+
+class FaissIndex:
+    """Exact inner-product search by FAISS; always made from vectors, never read from a file."""
+
+    def __init__(self, rows: Vectors) -> None:
+        """Hold (n, d) float32 unit rows."""
+        rows = _checked(rows)
+        self._index = faiss.IndexFlatIP(rows.shape[1])
+        self._index.add(rows)
+
+    @property
+    def size(self) -> int:
+        """How many rows the index holds."""
+        return int(self._index.ntotal)
+
+    def search(self, queries: Vectors, k: int) -> Hits:
+        """Find the k rows with the highest cosine for each query."""
+        queries = _checked(queries)
+        if queries.shape[1] != self._index.d:
+            raise ValueError(f"queries have {queries.shape[1]} dimensions, the index has {self._index.d}")
+        k_found = min(k, self.size)
+        if k_found == 0 or len(queries) == 0:
+            empty = (len(queries), 0)
+            return _padded(np.zeros(empty, np.float32), np.zeros(empty, np.int64), k)
+        cosines, positions = self._index.search(queries, k_found)
+        return _padded(cosines, positions, k)
+
+    def extended(self, rows: Vectors) -> "FaissIndex":
+        """A new index that holds these rows too."""
+        held = self._index.reconstruct_n(0, self.size)
+        return FaissIndex(np.concatenate([held, _checked(rows)]))

