@@ -135,6 +135,36 @@ def test_a_stream_whose_reader_is_slow_does_not_hold_up_others(server: Server) -
     asyncio.run(ask())
 
 
+def test_a_cancelled_stream_leaves_the_server_calm(tmp_path: Path) -> None:
+    with running_server(tmp_path / "home", stream_in_flight=4) as server:
+
+        async def ask() -> None:
+            async def prompts() -> AsyncIterator[tuple[str, str]]:
+                for number in range(500):
+                    yield str(number), ORDINARY
+
+            async with AsyncClient(server.address) as client:
+                stream = client.classify_stream(prompts())
+                await anext(stream)
+
+        asyncio.run(ask())  # closing the channel cancels the stream
+        with Client(server.address) as client:
+            assert client.classify(HARVEST).verdict.decision == verdict_pb2.DECISION_FLAG
+        assert server.stop() == 0
+        assert "unexpected_error" not in server.log
+        assert "Traceback" not in server.log
+
+
+def test_a_broken_message_ends_its_stream_with_a_reason(server: Server) -> None:
+    with grpc.insecure_channel(server.address) as channel:
+        call: Any = channel.stream_stream("/stillwatch.v1.ClassifierService/StreamClassify")
+        with pytest.raises(grpc.RpcError) as raised:
+            list(call(iter([b"\xff\xff garbage"]), timeout=10))
+        error: Any = raised.value
+        assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
+        assert details(error)["ErrorInfo"].reason == "INVALID_REQUEST"
+
+
 def test_an_async_client_streams_too(server: Server) -> None:
     async def ask() -> set[str]:
         async def prompts() -> AsyncIterator[tuple[str, str]]:

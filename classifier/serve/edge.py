@@ -72,13 +72,8 @@ def _guarded(method: str, behaviour: Any) -> Callable[[Any, Context], Awaitable[
     async def handle(message: Any, context: Context) -> Any:
         try:
             return await behaviour(_readable(message), context)
-        except (StillwatchError, IndexRoomError) as error:
-            await _abort(context, status_of(error))
-        except Exception as error:
-            if isinstance(error, grpc.aio.AbortError):
-                raise
-            log_unknown(error, method)
-            await _abort(context, status_of(error))
+        except Exception as raised:
+            await _answer(_first(raised), method, context)
 
     return handle
 
@@ -91,16 +86,19 @@ def _guarded_stream(method: str, behaviour: Any) -> Callable[[Any, Context], Awa
     async def handle(messages: Any, context: Context) -> None:
         try:
             await behaviour(readable(messages), context)
-        except* (StillwatchError, IndexRoomError) as group:
-            await _abort(context, status_of(_first(group)))
-        except* Exception as group:
-            error = _first(group)
-            if isinstance(error, grpc.aio.AbortError):
-                raise error from None
-            log_unknown(error, method)
-            await _abort(context, status_of(error))
+        except Exception as raised:
+            await _answer(_first(raised), method, context)
 
     return handle
+
+
+async def _answer(error: BaseException, method: str, context: Context) -> None:
+    """End the call with the error's status."""
+    if isinstance(error, grpc.aio.AbortError):
+        raise error
+    if not isinstance(error, StillwatchError | IndexRoomError):
+        log_unknown(error, method)
+    await _abort(context, status_of(error))
 
 
 def _first(error: BaseException) -> BaseException:
