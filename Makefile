@@ -1,8 +1,10 @@
 # Everything a developer or an operator types. `make` alone explains itself.
 .DEFAULT_GOAL := help
+.NOTPARALLEL:
 .PHONY: help setup serve test check format proto bundle train parity evaluate bench lock clean
 
 PYTHON ?= python3
+PRECISION ?= int8
 BIN := .venv/bin
 TRAIN_BIN := .venv-train/bin
 STUBS = --python_out=$(1) --grpc_python_out=$(1) --mypy_out=quiet:$(1) --mypy_grpc_out=quiet:$(1)
@@ -42,8 +44,9 @@ proto: .venv/.dev build/googleapis ## Regenerate the stubs from proto/
 	$(BIN)/buf format -w proto
 	$(call stubs,proto)
 
-bundle: .venv/.serve ## Build the default bundle anew
-	$(BIN)/stillwatch bundle build
+bundle: ## Build the default bundle anew (PRECISION=fp32 where int8 is refused)
+	rm -f var/.bundle
+	$(MAKE) var/.bundle
 
 train: .venv/.dev ## Fit the default head on the seed corpus (no torch); commit what it writes
 	$(BIN)/stillwatch train --output classifier/default
@@ -62,8 +65,8 @@ lock: .venv/.dev ## Resolve constraints.txt anew
 	$(BIN)/pip install --quiet uv
 	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --upgrade --no-header --no-annotate -o constraints.txt
 
-clean: ## Remove everything that was built or installed
-	rm -rf .venv .venv-train build dist var evaluation
+clean: ## Remove what was built or installed; the example store stays
+	rm -rf .venv .venv-train build dist evaluation var/bundles var/cache var/.bundle
 
 .venv/.serve: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -79,8 +82,8 @@ clean: ## Remove everything that was built or installed
 	$(TRAIN_BIN)/pip install --quiet -e '.[train]'
 	@touch $@
 
-var/.bundle: .venv/.serve $(wildcard classifier/default/* classifier/export/*.py index/seed/*.jsonl)
-	$(BIN)/stillwatch bundle build
+var/.bundle: .venv/.serve $(wildcard classifier/*.py classifier/default/* classifier/export/*.py index/seed/*.jsonl)
+	STILLWATCH_HOME=var $(BIN)/stillwatch bundle build --precision $(PRECISION)
 	@touch $@
 
 # google/rpc/status.proto, which buf cannot fetch, comes from the installed package.

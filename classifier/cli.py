@@ -5,7 +5,6 @@ Exit codes: 0 done; 1 an error, said in one line; 2 wrong usage; 3 some prompts 
 
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from rich.console import Console
     from stillwatch.v1 import classifier_pb2, examples_pb2
 
-    from classifier.client import Client
     from classifier.config import Settings
     from classifier.prompts import NamedPrompt
 
@@ -37,7 +35,6 @@ ServerOption = Annotated[
     str | None, typer.Option("--server", help="Ask this server (host:port) instead of scoring here.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
-_BATCH = 64
 
 
 def main() -> None:
@@ -259,13 +256,9 @@ def _results(prompts: "Iterable[NamedPrompt]", server: str | None) -> "Iterator[
 
         yield from score_locally(prompts, _settings())
         return
-    with _client(server) as client:
-        prompts = iter(prompts)
-        while group := list(islice(prompts, _BATCH)):
-            answer = client.classify_batch([prompt.content for prompt in group])
-            for prompt, result in zip(group, answer.results, strict=True):
-                result.id = prompt.name
-                yield result
+    from classifier.remote import score_remotely
+
+    yield from score_remotely(prompts, server)
 
 
 def _add(examples: "list[examples_pb2.Example]", server: str | None) -> "list[examples_pb2.Example]":
@@ -283,14 +276,6 @@ def _show_examples(examples: "list[examples_pb2.Example]", *, json: bool) -> Non
             typer.echo(terminal.as_json(example))
     else:
         terminal.print_examples(_console(), examples)
-
-
-@contextmanager
-def _client(server: str) -> "Iterator[Client]":
-    from classifier.client import Client
-
-    with Client(server) as client:
-        yield client
 
 
 def _settings() -> "Settings":

@@ -123,7 +123,7 @@ class Client(_Verbs):
 
         Args:
             address: Host and port of the server.
-            timeout: Seconds that a call may take.
+            timeout: Seconds that a call may take; a stream has no limit.
         """
         self._channel = grpc.insecure_channel(address, _OPTIONS)
         self._timeout = timeout
@@ -146,10 +146,21 @@ class Client(_Verbs):
         self, prompts: Iterable[tuple[str, str | Body]]
     ) -> Iterator[classifier_pb2.StreamClassifyResponse]:
         """Score (id, prompt) pairs over one stream; answers come in any order."""
+        broken: list[Exception] = []
+
+        def requests() -> Iterator[classifier_pb2.StreamClassifyRequest]:
+            try:
+                for name, prompt in prompts:
+                    yield _stream_request(name, prompt)
+            except Exception as error:  # noqa: BLE001  # gRPC would swallow it; it is the caller's
+                broken.append(error)
+
         try:
-            yield from _stream(self._channel)(_stream_request(name, prompt) for name, prompt in prompts)
+            yield from _stream(self._channel)(requests())
         except grpc.RpcError as error:
             raise _failure(error) from None
+        if broken:
+            raise broken[0]
 
     def _perform(self, call: _Call[R]) -> R:
         try:
@@ -167,7 +178,7 @@ class AsyncClient(_Verbs):
 
         Args:
             address: Host and port of the server.
-            timeout: Seconds that a call may take.
+            timeout: Seconds that a call may take; a stream has no limit.
         """
         self._channel = grpc.aio.insecure_channel(address, _OPTIONS)
         self._timeout = timeout
@@ -190,16 +201,22 @@ class AsyncClient(_Verbs):
         self, prompts: AsyncIterable[tuple[str, str | Body]]
     ) -> AsyncIterator[classifier_pb2.StreamClassifyResponse]:
         """Score (id, prompt) pairs over one stream; answers come in any order."""
+        broken: list[Exception] = []
 
         async def requests() -> AsyncIterator[classifier_pb2.StreamClassifyRequest]:
-            async for name, prompt in prompts:
-                yield _stream_request(name, prompt)
+            try:
+                async for name, prompt in prompts:
+                    yield _stream_request(name, prompt)
+            except Exception as error:  # noqa: BLE001  # gRPC would swallow it; it is the caller's
+                broken.append(error)
 
         try:
             async for answer in _stream(self._channel)(requests()):
                 yield answer
         except grpc.RpcError as error:
             raise _failure(error) from None
+        if broken:
+            raise broken[0]
 
     async def _perform(self, call: _Call[R]) -> R:
         try:

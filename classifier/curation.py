@@ -17,7 +17,9 @@ from index.errors import InvalidExample
 from index.example import Example, Label
 
 _LABELS = {"extraction": examples_pb2.LABEL_EXTRACTION, "benign": examples_pb2.LABEL_BENIGN}
-_PAGE = 500
+_PAGE = 50
+_MOST_ITEMS = 128
+_MOST_BYTES = 2**22
 
 
 class Examples(Protocol):
@@ -112,7 +114,10 @@ class _Remote:
         self._client = client
 
     def add(self, examples: list[examples_pb2.Example]) -> list[examples_pb2.Example]:
-        return list(self._client.add_examples(examples).examples)
+        stored: list[examples_pb2.Example] = []
+        for group in _groups(examples):
+            stored += self._client.add_examples(group).examples
+        return stored
 
     def list(self, label: str | None, source: str, limit: int) -> list[examples_pb2.Example]:
         found: list[examples_pb2.Example] = []
@@ -145,6 +150,20 @@ class _Local:
             if not token:
                 break
         return [convert.example_out(example) for example in found]
+
+
+def _groups(examples: list[examples_pb2.Example]) -> Iterator[list[examples_pb2.Example]]:
+    """Examples in requests that fit a server's limits; each is stored wholly or not at all."""
+    group: list[examples_pb2.Example] = []
+    size = 0
+    for example in examples:
+        if group and (len(group) == _MOST_ITEMS or size + example.ByteSize() > _MOST_BYTES):
+            yield group
+            group, size = [], 0
+        group.append(example)
+        size += example.ByteSize()
+    if group:
+        yield group
 
 
 def _label(label: str | None) -> examples_pb2.Label.ValueType:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from index.example import Label
+from index.example import Label, content_hash, example_id
 from index.live import Side, Snapshot
 from index.search import Hits
 
@@ -122,6 +122,22 @@ def precedent(neighbours: Neighbours) -> Floats:
         for hits in (neighbours.extraction, neighbours.benign)
     ]
     return np.asarray(_PRECEDENT_WEIGHT * (near[0] - near[1]), np.float32)
+
+
+def repetition(snapshot: Snapshot, text: str) -> float:
+    """What it adds to a prompt's extraction logit that its text, to the letter, is a known example's.
+
+    Precedents look at windows; this one holds for a prompt of any length.
+
+    Args:
+        snapshot: The known examples.
+        text: The prompt, as it was sent.
+
+    Returns:
+        10 for an extraction example, -10 for a benign one, 0 for neither.
+    """
+    name = example_id(content_hash(text))
+    return _PRECEDENT_WEIGHT * ((name in snapshot.extraction.ids) - (name in snapshot.benign.ids))
 
 
 def _levels(cosines: Floats) -> Floats:

@@ -1,4 +1,4 @@
-"""The head: embedding and neighbour evidence to one logit for each label."""
+"""The head: embedding, neighbour evidence and words to one logit for each label."""
 
 from typing import Protocol
 
@@ -12,24 +12,27 @@ Floats = NDArray[np.float32]
 class Head(Protocol):
     """Turns features into logits. Safe to call from any thread."""
 
-    def logits(self, features: Floats) -> Floats:
-        """(n, labels) float32 logits of (n, d) float32 features: extraction, techniques, capabilities."""
+    def logits(self, features: Floats, bags: Floats) -> Floats:
+        """(n, labels) float32 logits: extraction, techniques, capabilities.
+
+        Args:
+            features: (n, d) float32, embedding and neighbour evidence.
+            bags: (n, buckets) float32, lexical evidence.
+        """
 
 
 class OnnxHead:
     """A head in ONNX Runtime."""
 
     def __init__(self, model: bytes) -> None:
-        """Load the graph: "features" (n, d) to "logits" (n, labels). Already verified by the bundle."""
+        """Load the graph: "features" (n, d) and "bags" (n, buckets) to "logits" (n, labels)."""
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        self.width: int = self._session.get_inputs()[0].shape[1]
-        self.labels: int = self._session.get_outputs()[0].shape[1]
 
-    def logits(self, features: Floats) -> Floats:
-        """(n, labels) float32 logits of (n, width) float32 features."""
-        (values,) = self._session.run(["logits"], {"features": features})
+    def logits(self, features: Floats, bags: Floats) -> Floats:
+        """(n, labels) float32 logits of (n, d) features and (n, buckets) bags."""
+        (values,) = self._session.run(["logits"], {"features": features, "bags": bags})
         return np.asarray(values, np.float32)

@@ -39,6 +39,7 @@ class HeadCard(_Part):
         window_overlap: Tokens that two windows share.
         token_budget: The most tokens of a prompt that are encoded.
         canonical_version: The canonical text that training saw.
+        lexical_version: The hashing of words that training saw.
         corpus_sha256: Fingerprint of the training examples.
         corpus_size: How many there were.
         seed: Training's seed.
@@ -53,6 +54,7 @@ class HeadCard(_Part):
     window_overlap: Annotated[int, Field(ge=0, le=509)]
     token_budget: Annotated[int, Field(gt=0, le=100_000)]
     canonical_version: int
+    lexical_version: int
     corpus_sha256: Sha256
     corpus_size: int
     seed: int

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from classifier.bundle import Bundle, open_bundle
 from classifier.config import Settings
+from classifier.corpus import SOURCE as SEED_SOURCE
 from classifier.errors import InvalidSetting
 from classifier.policy import Thresholds
 from classifier.scorer import Scorer
-from index.example import Example
 from index.live import ExampleIndex
 from index.store import ExampleStore, SqliteStore
 
@@ -86,15 +86,13 @@ def thresholds_in_force(bundle: Thresholds, settings: Settings) -> Thresholds:
 
 
 def _seed(store: SqliteStore, bundle: Bundle) -> None:
-    """Give the store the seed examples that it does not hold, with the vectors that the bundle brings.
+    """Make the store's seed examples those of the bundle, with the vectors that it brings.
 
-    A text that an analyst stored with other labels keeps the analyst's.
+    A text that somebody stored under another source keeps its labels.
     """
-    held = {example.content_hash for example in store.since(0)}
-    fresh: list[Example] = [example for example in bundle.examples if example.content_hash not in held]
-    if fresh:
-        store.add(fresh)
+    store.replace_source(SEED_SOURCE, bundle.examples)
+    held = {example.id for example in store.since(0)}
     encoder = bundle.model.encoder.fingerprint
     known = store.vectors(encoder)
     pairs = zip(bundle.examples, bundle.vectors, strict=True)
-    store.keep_vectors(encoder, {e.id: vector for e, vector in pairs if e.id not in known})
+    store.keep_vectors(encoder, {e.id: vector for e, vector in pairs if e.id in held and e.id not in known})

@@ -8,18 +8,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from classifier import evidence, policy
+from classifier import evidence, lexical, policy
 from classifier.encoder import Embeddings, Encoder, Tokens
 from classifier.errors import InvalidPrompt
 from classifier.head import Head
 from classifier.policy import Calibration, Thresholds
-from classifier.text import canonical, source_offset
+from classifier.text import canonical, fold, source_span
 from classifier.verdict import Extent, Inspection, LabelScore, Provenance, Scored, StageTimes, Verdict
 from classifier.windows import Window, WindowPlan, covered, cut
 from index.example import Label
 from index.live import Match, Snapshot, merged
 
 Floats = NDArray[np.float32]
+_WINDOWS_AT_ONCE = 128
 NEAREST = 5
 """How many examples a verdict names."""
 
@@ -169,10 +170,7 @@ class Scorer:
         clock.append(time.perf_counter())
         neighbours = evidence.search(snapshot, embeddings)
         clock.append(time.perf_counter())
-        labels = self.model.labels
-        near = evidence.features(neighbours, labels.techniques, labels.capabilities)
-        logits = self.model.head.logits(np.hstack([embeddings, near]))
-        logits[:, 0] += evidence.precedent(neighbours)
+        logits = self._logits(embeddings, neighbours, [sequence for prompt in prompts for sequence in prompt.sequences])
         verdicts, row = [], 0
         for prompt in prompts:
             rows = slice(row, row + len(prompt.windows))
@@ -190,15 +188,16 @@ class Scorer:
         """Embed the first window of each text, as examples are embedded.
 
         Args:
-            texts: Prompts or examples.
+            texts: Examples.
 
         Returns:
             (n, d) float32 unit rows.
-
-        Raises:
-            InvalidPrompt: When a text is empty, too long or no valid Unicode.
         """
-        return self.model.encoder.encode([prompt.sequences[0] for prompt in self.prepare(texts)])
+        # Examples have a limit of their own; an operator's lower one must not make a stored example unreadable.
+        length = self.model.windows.length
+        return self.model.encoder.encode(
+            [t.ids[:length] for t in self.model.encoder.tokenise([fold(t) for t in texts])]
+        )
 
     def nearest(self, text: str, limit: int, label: Label | None = None) -> tuple[list[Match], Provenance]:
         """The examples nearest to a text's first window.
@@ -215,11 +214,26 @@ class Scorer:
             InvalidPrompt: When the text is empty, too long or no valid Unicode.
         """
         snapshot = self._snapshot()
-        found = snapshot.nearest(self.embed([text])[0], limit, label)
+        (prompt,) = self.prepare([text])
+        found = snapshot.nearest(self.model.encoder.encode(prompt.sequences[:1])[0], limit, label)
         return found, Provenance(self.model.version, snapshot.revision)
 
     def _prepared(self, text: str, form: str, tokens: Tokens) -> Prepared:
         return Prepared(text, form, tokens, tuple(cut(len(tokens.ids), self.model.windows)))
+
+    def _logits(
+        self, embeddings: Embeddings, neighbours: evidence.Neighbours, sequences: Sequence[Sequence[int]]
+    ) -> Floats:
+        """(w, labels) logits of all windows, some at a time, because their bags of words are large."""
+        labels, head = self.model.labels, self.model.head
+        near = evidence.features(neighbours, labels.techniques, labels.capabilities)
+        features = np.hstack([embeddings, near])
+        logits = np.zeros((len(sequences), 1 + len(labels.techniques) + len(labels.capabilities)), np.float32)
+        for start in range(0, len(sequences), _WINDOWS_AT_ONCE):
+            part = slice(start, start + _WINDOWS_AT_ONCE)
+            logits[part] = head.logits(features[part], lexical.bags(sequences[part]))
+        logits[:, 0] += evidence.precedent(neighbours)
+        return logits
 
     def _encode(self, prompts: Sequence[Prepared]) -> Embeddings:
         return self.model.encoder.encode([sequence for prompt in prompts for sequence in prompt.sequences])
@@ -227,6 +241,7 @@ class Scorer:
     def _verdict(self, prompt: Prepared, logits: Floats, neighbours: evidence.Neighbours, row: int) -> Verdict:
         labels, calibration = self.model.labels, self.model.calibration
         totals = aggregate(logits)
+        totals[0] += evidence.repetition(neighbours.snapshot, prompt.text)
         strongest = int(logits[:, 0].argmax())
         probability = calibration[0].probability(float(totals[0]))
         inspected = _inspection(prompt, strongest)
@@ -251,17 +266,21 @@ class Scorer:
 
 
 def aggregate(logits: Floats) -> Floats:
-    """Bring the windows' logits to the prompt's: the highest of each label.
+    """Bring the windows' logits to the prompt's.
 
-    What is buried in a long prompt must not be diluted by what surrounds it.
+    Extraction takes the highest: what is buried in a long prompt must not be diluted by what surrounds it. Techniques
+    and capabilities are the whole prompt's, and take the middle between the highest and the mean.
 
     Args:
-        logits: (windows, labels) float32.
+        logits: (windows, labels) float32, extraction first.
 
     Returns:
         (labels,) float32.
     """
-    return np.asarray(logits.max(axis=0), np.float32)
+    highest = logits.max(axis=0)
+    found = 0.5 * (highest + logits.mean(axis=0))
+    found[0] = highest[0]
+    return np.asarray(found, np.float32)
 
 
 def _inspection(prompt: Prepared, strongest: int) -> Inspection:
@@ -269,8 +288,7 @@ def _inspection(prompt: Prepared, strongest: int) -> Inspection:
     window = prompt.windows[strongest]
     first, last = (spans[window.start][0], spans[window.end - 1][1]) if total else (0, len(prompt.canonical_text))
     if prompt.text != prompt.canonical_text:
-        # The end of a prefix that holds the first character, less that character.
-        first, last = source_offset(prompt.text, first + 1) - 1, source_offset(prompt.text, last)
+        first, last = source_span(prompt.text, first, last, len(prompt.canonical_text))
     inspected = covered(prompt.windows)
     extent = Extent.FULL if inspected == total else Extent.PARTIAL
     return Inspection(extent, inspected, total, len(prompt.windows), (first, last))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -38,9 +39,9 @@ def print_results(console: Console, results: "Iterable[classifier_pb2.BatchResul
         table.add_column(name, justify="right" if right else "left", overflow="fold")
     for result in results:
         if result.WhichOneof("outcome") == "status":
-            table.add_row(result.id, "[red]not scored[/]", "", result.status.message, "", "", "")
+            table.add_row(Text(result.id), "[red]not scored[/]", "", Text(result.status.message), "", "", "")
         else:
-            table.add_row(result.id, *_cells(result))
+            table.add_row(Text(result.id), *_cells(result))
     console.print(table)
 
 
@@ -84,8 +85,9 @@ def print_examples(console: Console, examples: "Sequence[examples_pb2.Example]")
     for example in examples:
         label = examples_pb2.Label.Name(example.label).removeprefix("LABEL_").lower()
         text = " ".join(example.text.split())
-        text = (text if len(text) <= _EXCERPT else f"{text[: _EXCERPT - 1]}…").replace("[", "\\[")
-        table.add_row(example.id, label, example.technique, ", ".join(example.capabilities), example.source, text)
+        text = text if len(text) <= _EXCERPT else f"{text[: _EXCERPT - 1]}…"
+        cells = (example.id, label, example.technique, ", ".join(example.capabilities), example.source, text)
+        table.add_row(*map(Text, cells))
     console.print(table)
 
 

@@ -18,6 +18,7 @@ _INVISIBLE = re.compile(
 _LINES = re.compile("\r\n|[\r\x0b\x0c\u0085\u2028\u2029]")
 _MOST_MARKS = 30
 """Combining marks in a row that are kept, as in Unicode's stream-safe form; NFKC sorts a run in quadratic time."""
+_MOST_SEARCHED = 16_384
 _LAST_MARK = 0x1F000
 _BLANKS = re.compile(r"[^\S\n]+")
 _BLANK_LINES = re.compile(r"\n[\s]*\n\s*")
@@ -63,6 +64,25 @@ def fold(text: str) -> str:
     # Removing a character may bring two together that NFKC composes.
     text = unicodedata.normalize("NFKC", text)
     return _BLANK_LINES.sub("\n\n", _BLANKS.sub(" ", text)).strip()
+
+
+def source_span(text: str, first: int, last: int, total: int) -> tuple[int, int]:
+    """Where in the original text a span of its canonical form stands.
+
+    Args:
+        text: The original text.
+        first: The span's first code point in fold(text).
+        last: The code point after the span's last.
+        total: The length of fold(text).
+
+    Returns:
+        The span in the original text. In a text of over 16,384 characters it is estimated from the lengths, because
+        the exact search folds the text some thirty times.
+    """
+    if len(text) > _MOST_SEARCHED:
+        return first * len(text) // total, -(-last * len(text) // total)
+    # The end of a prefix that holds the first character, less that character.
+    return source_offset(text, first + 1) - 1, source_offset(text, last)
 
 
 @cache

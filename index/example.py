@@ -81,8 +81,8 @@ class Example:
         object.__setattr__(self, "label", Label(self.label))
         object.__setattr__(self, "technique", self.technique or None)
         object.__setattr__(self, "capabilities", tuple(sorted(set(self.capabilities))))
-        object.__setattr__(self, "content_hash", hashlib.sha256(self.text.encode()).hexdigest())
-        object.__setattr__(self, "id", f"ex-{self.content_hash[:20]}")
+        object.__setattr__(self, "content_hash", content_hash(self.text))
+        object.__setattr__(self, "id", example_id(self.content_hash))
 
     def _check_labels(self) -> None:
         if self.label not in set(Label):
@@ -105,6 +105,16 @@ class Example:
     def at_revision(self, revision: int) -> "Example":
         """A copy that carries the store's revision."""
         return replace(self, revision=revision)
+
+
+def content_hash(text: str) -> str:
+    """SHA-256 of a text's UTF-8 bytes, in hexadecimal."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def example_id(content_hash: str) -> str:
+    """The id of the example with this content."""
+    return f"ex-{content_hash[:20]}"
 
 
 def content_fingerprint(examples: Iterable[Example]) -> str:

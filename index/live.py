@@ -38,6 +38,7 @@ class Side:
             raise ValueError(f"{len(examples)} examples, but {index.size} vectors")
         self.examples = examples
         self.index = index
+        self.ids = frozenset(example.id for example in examples)
         self._memberships: dict[tuple[str, ...], NDArray[np.bool_]] = {}
 
     def membership(self, names: tuple[str, ...]) -> NDArray[np.bool_]:

@@ -22,6 +22,9 @@ MAX_PAGE = 1_000
 _PATIENCE = 10.0
 """Seconds that a writer waits for another one."""
 _RETRY = 0.02
+_CHUNK = 500
+_NOTHING = Example("nothing", Label.EXTRACTION, "nothing")
+"""Has the labels of no real example."""
 _SURROGATE = "a field holds an unpaired surrogate: give valid Unicode"
 
 _metadata = sa.MetaData()
@@ -181,6 +184,33 @@ class SqliteStore:
                 )
         return stored
 
+    def replace_source(self, source: str, examples: Sequence[Example]) -> None:
+        """Make the examples of a source exactly these, in one transaction; nothing happens when they are.
+
+        A text that is stored from another source, with whatever labels, keeps them.
+
+        Args:
+            source: The source.
+            examples: All that it shall hold.
+        """
+        wanted = {example.content_hash: example for example in examples}
+        with self._write() as connection:
+            query = sa.select(_examples).where(_examples.c.source == source)
+            held = {row.content_hash: _as_example(row) for row in connection.execute(query)}
+            stale = [e.id for e in held.values() if not e.same_labels(wanted.get(e.content_hash, _NOTHING))]
+            kept = {e.content_hash for e in held.values() if e.id not in set(stale)}
+            taken = _by_hash(connection, list(wanted)).keys() - held.keys()
+            revision = _revision(connection) + 1
+            fresh = [e.at_revision(revision) for key, e in wanted.items() if key not in kept and key not in taken]
+            for start in range(0, len(stale), _CHUNK):
+                some = stale[start : start + _CHUNK]
+                connection.execute(sa.delete(_vectors).where(_vectors.c.example_id.in_(some)))
+                connection.execute(sa.delete(_examples).where(_examples.c.id.in_(some)))
+            if fresh:
+                connection.execute(sa.insert(_examples), [_as_row(example) for example in fresh])
+            if fresh or stale:
+                connection.execute(sa.update(_meta).where(_meta.c.key == "revision").values(value=revision))
+
     def get(self, example_id: str) -> Example:
         """Return one example.
 
@@ -338,8 +368,8 @@ def _revision(connection: Connection) -> int:
 
 def _by_hash(connection: Connection, hashes: Sequence[str]) -> dict[str, Example]:
     found: dict[str, Example] = {}
-    for start in range(0, len(hashes), 500):
-        query = sa.select(_examples).where(_examples.c.content_hash.in_(hashes[start : start + 500]))
+    for start in range(0, len(hashes), _CHUNK):
+        query = sa.select(_examples).where(_examples.c.content_hash.in_(hashes[start : start + _CHUNK]))
         found.update((row.content_hash, _as_example(row)) for row in connection.execute(query))
     return found
 

@@ -39,7 +39,7 @@ class GatedEncoder(HashEncoder):
 
 
 class LinearHead:
-    def logits(self, features: Any) -> Any:
+    def logits(self, features: Any, bags: Any) -> Any:
         return np.stack([features[:, 0], features[:, 1]], axis=1)
 
 
@@ -218,3 +218,36 @@ async def test_a_closing_batcher_answers_what_it_accepted_and_refuses_the_rest()
                 await batcher.submit(["late"])
         assert isinstance((await waiting)[0], Answer)
         await busy
+
+
+class Panic(BaseException):
+    """What a library in another language raises when it panics."""
+
+
+async def test_a_panic_in_the_scorer_fails_its_prompt_alone_and_keeps_its_words() -> None:
+    class Panicking(GatedEncoder):
+        def tokenise(self, texts: Sequence[str]) -> Any:
+            if "panic" in texts:
+                raise Panic("secret words")
+            return super().tokenise(texts)
+
+    batcher = MicroBatcher(make_scorer(Panicking()), batch_tokens=4096, queue_tokens=4096)
+    async with running(batcher):
+        outcomes = await batcher.submit(["good", "panic", "also good"])
+    assert [type(outcome) for outcome in outcomes] == [Answer, RuntimeError, Answer]
+    assert "secret" not in str(outcomes[1])
+
+
+async def test_nobody_waits_for_a_batcher_that_ended() -> None:
+    encoder = GatedEncoder()
+    batcher = MicroBatcher(make_scorer(encoder), batch_tokens=256, queue_tokens=4096)
+    task = asyncio.create_task(batcher.run())
+    with closed_gate(encoder):
+        busy = asyncio.create_task(batcher.submit(["busy"]))
+        await until_busy(encoder)
+        waiting = asyncio.create_task(batcher.submit(["waiting"]))
+        await asyncio.sleep(0)
+        task.cancel()
+    assert isinstance((await asyncio.wait_for(waiting, 10))[0], ShuttingDown)
+    busy.cancel()
+    await asyncio.gather(task, busy, return_exceptions=True)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import typer.main
+from serving import Server
 
 from classifier.cli import app
 from index.store import SqliteStore
@@ -342,3 +343,29 @@ def test_no_error_holds_the_prompts_text(
 
 def test_a_prompt_that_is_no_unicode_is_one_line_of_error(home: Path) -> None:
     assert "valid Unicode" in error_of(run(home, "score", os.fsdecode(b"\xff")))
+
+
+def test_markup_in_ids_and_sources_is_printed_as_it_is(own_home: Path) -> None:
+    rows = jsonl({"id": "[/a]", "text": "Hello there"}, {"id": "b", "text": "How are you?"})
+    assert "[/a]" in run(own_home, "score", "--jsonl", stdin=rows).out
+    added = run(own_home, "examples", "add", "see \\[a=b\\] and [/x]", "--label", "benign", "--source", "eu [west]")
+    assert added.code == 0
+    assert "[/x]" in added.out
+    assert "eu [west]" in added.out
+
+
+def test_many_examples_reach_a_server_and_come_back(own_home: Path, server: Server) -> None:
+    file = own_home / "many.jsonl"
+    file.write_bytes(jsonl(*({"text": f"number {i} of many", "label": "benign", "source": "many"} for i in range(300))))
+    imported = run(own_home, "examples", "import", str(file), "--server", server.address)
+    assert (imported.code, imported.out) == (0, "300 examples are stored\n")
+    command = ("examples", "list", "--source", "many", "--limit", "1000", "--json", "--server", server.address)
+    assert len(run(own_home, *command).rows) == 300
+
+
+def test_a_row_that_is_not_unicode_fails_alone_on_a_server_too(home: Path, server: Server) -> None:
+    ran = run(
+        home, "score", "--jsonl", "--json", "--server", server.address, stdin=b'{"text": "\\ud800"}\n{"text": "hi"}'
+    )
+    assert ran.code == 3
+    assert ["status" in row for row in ran.rows] == [True, False]

@@ -96,3 +96,10 @@ def test_the_readme_begins_with_how_to_serve_and_test(command: str) -> None:
 @pytest.mark.parametrize("command", ["make check", "make test"])
 def test_the_ci_calls_what_the_readme_names(command: str) -> None:
     assert command in commands(ROOT / ".ci" / "run")
+
+
+def test_every_relative_link_leads_somewhere() -> None:
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
+    for page in pages:
+        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"

@@ -157,3 +157,21 @@ def test_a_later_windows_span_starts_at_its_own_first_character(runtime: Runtime
     assert not text[first].isspace()
     assert text[first - 1] in " \u200b"
     assert text[last - 1] not in " \u200b"
+
+
+def test_a_long_benign_example_decides_its_own_text_to_the_last_window(tmp_path: Path) -> None:
+    text = " ".join([HARVEST] * 40)
+    with open_runtime(fresh_settings(tmp_path)) as fresh:
+        (before,) = fresh.scorer.score([text]).verdicts
+        assert before.inspected.windows > 3
+        assert before.decision == Decision.FLAG
+        fresh.examples.add([Example(text, Label.BENIGN)])
+        (after,) = fresh.scorer.score([text]).verdicts
+        assert after.decision == Decision.ALLOW
+
+
+def test_a_lower_prompt_limit_does_not_make_stored_examples_unreadable(tmp_path: Path) -> None:
+    settings = fresh_settings(tmp_path).model_copy(update={"max_prompt_chars": 50})
+    with open_runtime(settings) as fresh:
+        fresh.examples.add([Example("a long example " * 20, Label.BENIGN)])
+        assert fresh.examples.snapshot.benign.examples[-1].text.startswith("a long example")

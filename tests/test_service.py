@@ -3,7 +3,7 @@
 import asyncio
 import json
 import signal
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from serving import Server, running_server
 from stillwatch.v1 import classifier_pb2, classifier_pb2_grpc, examples_pb2, verdict_pb2
 
 from classifier.client import AsyncClient, Client
-from classifier.errors import ServiceFailed
+from classifier.errors import NotUnicode, ServiceFailed
 from classifier.runtime import Runtime
 
 HARVEST = "Come up with 25 diverse task instructions with inputs and outputs. Return them as JSON lines, no commentary."
@@ -153,6 +153,26 @@ def test_a_cancelled_stream_leaves_the_server_calm(tmp_path: Path) -> None:
         assert server.stop() == 0
         assert "unexpected_error" not in server.log
         assert "Traceback" not in server.log
+
+
+def test_a_streams_own_source_may_fail_and_its_error_is_the_callers(server: Server) -> None:
+    def prompts() -> Iterator[tuple[str, str]]:
+        yield "a", ORDINARY
+        raise KeyError("mine")
+
+    with Client(server.address) as client, pytest.raises(KeyError, match="mine"):
+        list(client.classify_stream(prompts()))
+
+    async def ask() -> None:
+        async def source() -> AsyncIterator[tuple[str, str]]:
+            yield "a", ORDINARY
+            yield "b", "\ud800"
+
+        async with AsyncClient(server.address) as client:
+            with pytest.raises(NotUnicode):
+                _ = [answer async for answer in client.classify_stream(source())]
+
+    asyncio.run(ask())
 
 
 def test_a_broken_message_ends_its_stream_with_a_reason(server: Server) -> None:

@@ -863,3 +863,30 @@ def test_an_unpaired_surrogate_in_a_question_is_refused_in_our_own_words(tmp_pat
         with pytest.raises(InvalidExample):
             ask()
     store.close()
+
+
+def test_replacing_a_source_makes_it_exactly_what_is_given_and_leaves_the_others(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "a.db")
+    kept, relabelled, gone = (Example(text, Label.BENIGN, source="seed") for text in ("kept", "relabelled", "gone"))
+    analysts = Example("an analyst's", Label.EXTRACTION, "self_chat", source="desk")
+    store.add([kept, relabelled, gone, analysts])
+    store.keep_vectors("e", {example.id: np.ones(4, np.float32) for example in (kept, relabelled, gone, analysts)})
+    now = [
+        kept,
+        Example("relabelled", Label.EXTRACTION, "self_chat", source="seed"),
+        Example("an analyst's", Label.BENIGN, source="seed"),
+        Example("new", Label.BENIGN, source="seed"),
+    ]
+    store.replace_source("seed", now)
+    found = {example.text: (example.label, example.source) for example in store.since(0)}
+    assert found == {
+        "kept": (Label.BENIGN, "seed"),
+        "relabelled": (Label.EXTRACTION, "seed"),
+        "an analyst's": (Label.EXTRACTION, "desk"),
+        "new": (Label.BENIGN, "seed"),
+    }
+    assert store.revision() == 2
+    assert set(store.vectors("e")) == {kept.id, analysts.id}
+    store.replace_source("seed", now)
+    assert store.revision() == 2, "nothing changed, so nothing is written"
+    store.close()

@@ -107,17 +107,24 @@ class MicroBatcher:
     async def run(self) -> None:
         """Score batches until close is called and nothing waits."""
         loop = asyncio.get_running_loop()
-        with ThreadPoolExecutor(1, "score") as worker:
-            while not (self._closing and not self._waiting):
-                jobs = self._take()
-                if not jobs:
-                    self._wake.clear()
-                    await self._wake.wait()
-                    continue
-                outcomes = await loop.run_in_executor(worker, self._score, jobs)
-                for job, outcome in zip(jobs, outcomes, strict=True):
-                    if not job.future.done():
-                        job.future.set_result(outcome)
+        try:
+            with ThreadPoolExecutor(1, "score") as worker:
+                while not (self._closing and not self._waiting):
+                    jobs = self._take()
+                    if not jobs:
+                        self._wake.clear()
+                        await self._wake.wait()
+                        continue
+                    outcomes = await loop.run_in_executor(worker, self._score, jobs)
+                    for job, outcome in zip(jobs, outcomes, strict=True):
+                        if not job.future.done():
+                            job.future.set_result(outcome)
+        finally:
+            # However this ends, nobody waits for ever.
+            self._closing = True
+            for job in self._waiting:
+                if not job.future.done():
+                    job.future.set_result(ShuttingDown("the server is stopping: send the prompt to another one"))
 
     def close(self) -> None:
         """Take no more prompts; run ends when the waiting ones are answered."""
@@ -146,9 +153,9 @@ class MicroBatcher:
         started = time.perf_counter()
         try:
             return self._score_together(jobs, started)
-        except Exception as error:  # noqa: BLE001  # whatever one prompt breaks must not break its neighbours
+        except BaseException as error:  # noqa: BLE001  # a panic in a library is no Exception; it must not spread either
             if len(jobs) == 1:
-                return [error]
+                return [error if isinstance(error, Exception) else RuntimeError(type(error).__name__)]
             return [outcome for job in jobs for outcome in self._score([job])]
 
     def _score_together(self, jobs: Sequence[_Job], started: float) -> list[Outcome]:

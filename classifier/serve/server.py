@@ -14,7 +14,7 @@ from stillwatch.v1 import classifier_pb2, classifier_pb2_grpc, examples_pb2, exa
 from classifier.config import Settings
 from classifier.errors import InvalidRequest
 from classifier.runtime import Runtime, open_runtime
-from classifier.serve.batcher import MicroBatcher
+from classifier.serve.batcher import Answer, MicroBatcher
 from classifier.serve.edge import Edge
 from classifier.serve.services import ClassifierServicer, ExampleServicer
 
@@ -59,7 +59,9 @@ async def _serve(runtime: Runtime, settings: Settings, announce: Callable[[str],
         ) from None
     scoring = asyncio.create_task(batcher.run())
     scoring.add_done_callback(lambda _: stopping.set())  # a server that cannot score must not look alive
-    await batcher.submit(["warm up"])
+    (warm,) = await batcher.submit(["warm up"])
+    if not isinstance(warm, Answer):
+        raise warm
     await server.start()
     for name in ("", *names):
         await state.set(name, health_pb2.HealthCheckResponse.SERVING)

@@ -1,14 +1,14 @@
 """The servicers: convert, call, convert."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from typing import Any, TypeAlias
+from collections.abc import AsyncIterator, Callable
+from typing import Any, TypeAlias, TypeVar
 
 import grpc
 from stillwatch.v1 import classifier_pb2, classifier_pb2_grpc, examples_pb2, examples_pb2_grpc
 
 from classifier.config import Settings
-from classifier.errors import InvalidRequest, StillwatchError, TooManyItems
+from classifier.errors import InvalidRequest, Overloaded, StillwatchError, TooManyItems
 from classifier.runtime import Runtime
 from classifier.serve import convert
 from classifier.serve.batcher import Answer, MicroBatcher, Outcome
@@ -17,6 +17,8 @@ from classifier.serve.edge import log_unknown
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 MAX_NEIGHBOURS = 100
 MAX_PAGE = 1_000
+_MOST_UNDER_WAY = 32
+T = TypeVar("T")
 
 
 class ClassifierServicer(classifier_pb2_grpc.ClassifierServiceServicer):
@@ -86,6 +88,17 @@ class ExampleServicer(examples_pb2_grpc.ExampleServiceServicer):
         """Work on the runtime's store and index, within the settings' limits."""
         self._runtime = runtime
         self._settings = settings
+        self._under_way = 0
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        """Run blocking work on a thread; of too much at once the rest is refused."""
+        if self._under_way >= _MOST_UNDER_WAY:
+            raise Overloaded("too many example requests are under way: try again in a moment")
+        self._under_way += 1
+        try:
+            return await asyncio.to_thread(work)
+        finally:
+            self._under_way -= 1
 
     async def AddExamples(
         self, request: examples_pb2.AddExamplesRequest, context: Context
@@ -95,7 +108,7 @@ class ExampleServicer(examples_pb2_grpc.ExampleServiceServicer):
             raise InvalidRequest("request_id is missing or over 128 characters: name this write")
         _check_count(len(request.examples), "examples", self._settings.max_batch_items)
         examples = [convert.example_in(example) for example in request.examples]
-        stored = await asyncio.to_thread(self._runtime.examples.add, examples, request.request_id)
+        stored = await self._run(lambda: self._runtime.examples.add(examples, request.request_id))
         return examples_pb2.AddExamplesResponse(
             examples=[convert.example_out(example) for example in stored],
             revision=self._runtime.examples.snapshot.revision,
@@ -107,7 +120,7 @@ class ExampleServicer(examples_pb2_grpc.ExampleServiceServicer):
         """Return one example."""
         if not request.id:
             raise InvalidRequest("id is missing: name the example")
-        example = await asyncio.to_thread(self._runtime.store.get, request.id)
+        example = await self._run(lambda: self._runtime.store.get(request.id))
         return examples_pb2.GetExampleResponse(example=convert.example_out(example))
 
     async def ListExamples(
@@ -116,7 +129,7 @@ class ExampleServicer(examples_pb2_grpc.ExampleServiceServicer):
         """Return a page of examples."""
         size = _limit(request.page_size, "page_size", 100, MAX_PAGE)
         label = convert.label_filter(request.label)
-        page, token = await asyncio.to_thread(self._runtime.store.page, size, request.page_token, label, request.source)
+        page, token = await self._run(lambda: self._runtime.store.page(size, request.page_token, label, request.source))
         return examples_pb2.ListExamplesResponse(
             examples=[convert.example_out(example) for example in page],
             next_page_token=token,
@@ -129,7 +142,7 @@ class ExampleServicer(examples_pb2_grpc.ExampleServiceServicer):
         """Return the examples nearest to a text."""
         limit = _limit(request.limit, "limit", 10, MAX_NEIGHBOURS)
         label = convert.label_filter(request.label)
-        found, provenance = await asyncio.to_thread(self._runtime.scorer.nearest, request.text, limit, label)
+        found, provenance = await self._run(lambda: self._runtime.scorer.nearest(request.text, limit, label))
         return examples_pb2.FindNeighboursResponse(
             neighbours=[convert.neighbour(match) for match in found], provenance=convert.provenance(provenance)
         )

@@ -96,5 +96,5 @@ def evaluate_file(
         store = Path(folder) / "examples.db"
         with open_runtime(settings, store=store) as runtime:
             evaluation = evaluate(rows, runtime.scorer, load_corpus(), draws=draws, progress=progress)
-    command = f"stillwatch evaluate {file} --output {output}"
+    command = f"stillwatch evaluate {file} --output {output} --draws {draws}"
     return write_report(evaluation, output, command=command)

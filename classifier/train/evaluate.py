@@ -9,12 +9,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from classifier.corpus import SeedRow
-from classifier.errors import DataRejected
+from classifier.errors import DataRejected, InvalidPrompt
 from classifier.rows import read_rows
 from classifier.scorer import Scorer
+from classifier.text import canonical
 from classifier.train.baselines import EXTRACTION, baseline_scores
 from classifier.train.fit import expected_calibration_error
-from classifier.train.metrics import Interval, Scores, Truth, auroc, average_precision, bootstrap, recall_at
+from classifier.train.metrics import (
+    Interval,
+    Scores,
+    Truth,
+    auroc,
+    average_precision,
+    bootstrap,
+    cluster_means,
+    recall_at,
+)
+from index.example import MAX_TEXT_CHARS
 
 MODEL = "Stillwatch"
 HARD = ("hard_negative", "benign")
@@ -64,6 +75,7 @@ class Evaluation:
         groups: A table of groups.
         languages: A table of languages.
         thresholds: The review and flag thresholds in force.
+        false_positives: Share of all strict negatives that are reviewed or flagged, and flagged.
         flagged_hard: Share of benign and hard-negative rows flagged, by group.
         calibration_error: ECE of the extraction probability on strict rows.
         probabilities: (n,) extraction probabilities of strict rows, for the pictures.
@@ -83,6 +95,7 @@ class Evaluation:
     groups: list[dict[str, object]]
     languages: list[dict[str, object]]
     thresholds: tuple[float, float]
+    false_positives: list[Interval]
     flagged_hard: dict[str, float]
     calibration_error: float
     probabilities: Scores
@@ -116,7 +129,7 @@ def read_evaluation(path: Path) -> list[EvaluationRow]:
             rows.append(
                 EvaluationRow(
                     text=_text(row["text"]),
-                    extraction=bool(row["extraction"]),
+                    extraction=_truth(row["extraction"]),
                     capabilities=_names(row["capabilities"]),
                     source=source,
                     group=str(row.get("group") or "ungrouped"),
@@ -125,7 +138,7 @@ def read_evaluation(path: Path) -> list[EvaluationRow]:
                     weak=_names(row.get("weak")),
                 )
             )
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, InvalidPrompt) as error:
             raise DataRejected(
                 f"{path.name}, line {number}: needs text, extraction and capabilities ({error}): mend the row"
             ) from None
@@ -194,6 +207,12 @@ def evaluate(
         groups=tables.by(lambda row: row.group),
         languages=tables.by(lambda row: row.language),
         thresholds=(scorer.model.thresholds.review, scorer.model.thresholds.flag),
+        false_positives=_false_positives(
+            probability[kept & ~truth[EXTRACTION]],
+            clusters[kept & ~truth[EXTRACTION]].tolist(),
+            (scorer.model.thresholds.review, scorer.model.thresholds.flag),
+            draws,
+        ),
         flagged_hard=tables.flagged_hard(),
         calibration_error=expected_calibration_error(probability[kept], truth[EXTRACTION][kept]),
         probabilities=probability[kept],
@@ -263,6 +282,14 @@ def _score(
     return np.array(logits), np.array(scores), revision
 
 
+def _false_positives(
+    negatives: Scores, clusters: list[str], thresholds: tuple[float, float], draws: int
+) -> list[Interval]:
+    """The share of negatives at or over each threshold."""
+    over = np.stack([negatives >= threshold for threshold in thresholds], axis=1).astype(np.float64)
+    return cluster_means(over, clusters, draws=draws)
+
+
 def _strict(rows: Sequence[EvaluationRow], label: str) -> NDArray[np.bool_]:
     return np.array([label not in row.weak for row in rows])
 
@@ -276,7 +303,14 @@ def _template(row: Mapping[str, object], source: str, number: int) -> str:
 def _text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError("text must be a string")
+    canonical(value, MAX_TEXT_CHARS)
     return value
+
+
+def _truth(value: object) -> bool:
+    if value not in (0, 1):  # True and False are 1 and 0
+        raise TypeError("extraction must be true, false, 1 or 0")
+    return bool(value)
 
 
 def _names(value: object) -> frozenset[str]:

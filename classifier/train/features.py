@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
-from classifier import evidence
+from classifier import evidence, lexical
 from classifier.corpus import SeedRow
 from classifier.encoder import Encoder
 from classifier.scorer import Labels
@@ -28,11 +29,13 @@ class Windows:
         embeddings: (w, d) float32 unit rows.
         owners: (w,) for each window the number of its row, ascending.
         first: (rows,) for each row the number of its first window.
+        bags: (w, buckets) sparse: the words of each window.
     """
 
     embeddings: Floats
     owners: NDArray[np.int64]
     first: NDArray[np.int64]
+    bags: sparse.csr_matrix
 
 
 def labels_of(rows: Sequence[SeedRow]) -> Labels:
@@ -59,7 +62,15 @@ def encode_windows(texts: Sequence[str], encoder: Encoder, plan: WindowPlan) -> 
             sequences.append(tokens.ids[window.start : window.end])
             owners.append(row)
     numbers = np.array(owners, np.int64)
-    return Windows(encoder.encode(sequences), numbers, np.searchsorted(numbers, np.arange(len(texts))))
+    first = np.searchsorted(numbers, np.arange(len(texts)))
+    return Windows(encoder.encode(sequences), numbers, first, _bags(sequences))
+
+
+def _bags(sequences: Sequence[Sequence[int]]) -> sparse.csr_matrix:
+    found = [lexical.terms(sequence) for sequence in sequences]
+    ends = np.cumsum([0, *(len(buckets) for buckets, _ in found)])
+    buckets, values = (np.concatenate([pair[side] for pair in found]) for side in (0, 1))
+    return sparse.csr_matrix((values, buckets, ends), shape=(len(sequences), lexical.BUCKETS))
 
 
 def snapshot_of(rows: Sequence[SeedRow], windows: Windows) -> Snapshot:

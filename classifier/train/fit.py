@@ -5,9 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.model_selection import GroupKFold
+from sklearn.preprocessing import normalize
 
 from classifier.corpus import SeedRow
 from classifier.encoder import Encoder
@@ -21,6 +23,7 @@ FOLDS = 5
 REGULARISATION = 0.03
 EMBEDDING_SCALE = 8.0
 EVIDENCE_SCALE = 0.5
+LEXICAL_SCALE = 15.0
 FLAG_FPR = 0.005
 REVIEW_FPR = 0.02
 
@@ -32,8 +35,7 @@ class FittedHead:
     """A linear head with all that was learnt about it.
 
     Attributes:
-        weights: (features, labels) float32.
-        bias: (labels,) float32.
+        linear: The weights.
         labels: Techniques and capabilities.
         calibration: (1 + capabilities, 2) slope and offset: extraction first.
         review: The extraction probability from which a prompt is reviewed.
@@ -41,8 +43,7 @@ class FittedHead:
         report: Cross-validated figures by name.
     """
 
-    weights: Floats
-    bias: Floats
+    linear: "Linear"
     labels: Labels
     calibration: NDArray[np.float64]
     review: float
@@ -51,10 +52,33 @@ class FittedHead:
 
 
 @dataclass(frozen=True, slots=True)
+class Linear:
+    """Features and words to logits.
+
+    Attributes:
+        weights: (features, labels) float32.
+        lexical: (buckets, labels) float16, so that the head stays small.
+        rarity: (buckets,) float16, the inverse document frequency of each bucket.
+        bias: (labels,) float32.
+    """
+
+    weights: Floats
+    lexical: NDArray[np.float16]
+    rarity: NDArray[np.float16]
+    bias: Floats
+
+    def logits(self, features: Floats, bags: sparse.csr_matrix) -> Floats:
+        """(n, labels) float32 logits of (n, features) and (n, buckets)."""
+        words = _normalised(bags, self.rarity.astype(np.float32)) @ self.lexical.astype(np.float32)
+        return np.asarray(features @ self.weights + words + self.bias, np.float32)
+
+
+@dataclass(frozen=True, slots=True)
 class _Design:
     """Features of every window with the targets of its row."""
 
     features: Floats
+    bags: sparse.csr_matrix
     owners: NDArray[np.int64]
     weights: NDArray[np.float64]
     domains: NDArray[np.str_]
@@ -94,14 +118,14 @@ def fit_head(
         [_platt(held_out[:, column], target) for column, target in _targets(design, labels)], np.float64
     )
     progress("fitting on every row")
-    weights, bias = _fit(design, np.arange(len(design.owners)), labels)
+    linear = _fit(design, np.arange(len(design.owners)), labels)
     slope, offset = calibration[0]
     probability = 1 / (1 + np.exp(-(slope * held_out[:, 0] + offset)))
     benign = probability[~design.extraction]
     flag = float(np.quantile(benign, 1 - FLAG_FPR))
     review = float(min(np.quantile(benign, 1 - REVIEW_FPR), flag))
     report = _report(held_out, probability, design, labels)
-    return FittedHead(weights, bias, labels, calibration, review, flag, report)
+    return FittedHead(linear, labels, calibration, review, flag, report)
 
 
 def _design(rows: Sequence[SeedRow], windows: Windows, labels: Labels) -> _Design:
@@ -109,6 +133,7 @@ def _design(rows: Sequence[SeedRow], windows: Windows, labels: Labels) -> _Desig
     names = list(labels.techniques)
     return _Design(
         features=training_features(rows, windows, labels),
+        bags=windows.bags,
         owners=windows.owners,
         weights=1.0 / np.sqrt(counts[windows.owners]),
         domains=np.array([row.domain for row in rows]),
@@ -118,17 +143,19 @@ def _design(rows: Sequence[SeedRow], windows: Windows, labels: Labels) -> _Desig
     )
 
 
-def _fit(design: _Design, chosen: NDArray[np.int64], labels: Labels) -> tuple[Floats, Floats]:
+def _fit(design: _Design, chosen: NDArray[np.int64], labels: Labels) -> Linear:
     """Fit every label on the chosen windows; the features' scaling is folded into the weights."""
     features, owners, importance = design.features[chosen], design.owners[chosen], design.weights[chosen]
     width = features.shape[1] - evidence_width(len(labels.techniques), len(labels.capabilities))
     centre, spread = features.mean(axis=0), features.std(axis=0) + 1e-6
     centre[:width], spread[:width] = 0.0, 1.0 / EMBEDDING_SCALE
     spread[width:] /= EVIDENCE_SCALE
-    scaled = (features - centre) / spread
+    rarity = _rarity(design.bags[chosen])
+    words = _normalised(design.bags[chosen], rarity) * LEXICAL_SCALE
+    scaled = sparse.hstack([sparse.csr_matrix((features - centre) / spread), words]).tocsr()
     columns, offsets = [], []
 
-    def solve(inputs: Floats, target: NDArray[np.generic], sample_weight: NDArray[np.float64]) -> None:
+    def solve(inputs: sparse.csr_matrix, target: NDArray[np.generic], sample_weight: NDArray[np.float64]) -> None:
         model = LogisticRegression(C=REGULARISATION, class_weight="balanced", max_iter=5_000)
         model.fit(inputs, target, sample_weight=sample_weight)
         columns.extend(model.coef_)
@@ -139,9 +166,22 @@ def _fit(design: _Design, chosen: NDArray[np.int64], labels: Labels) -> tuple[Fl
     solve(scaled[harvest], design.techniques[owners][harvest], importance[harvest])
     for column in range(len(labels.capabilities)):
         solve(scaled, design.capabilities[owners, column], importance)
-    weights = np.array(columns).T / spread[:, None]
+    found = np.array(columns).T
+    weights = found[: features.shape[1]] / spread[:, None]
     bias = np.array(offsets) - centre @ weights
-    return weights.astype(np.float32), bias.astype(np.float32)
+    lexical = (found[features.shape[1] :] * LEXICAL_SCALE).astype(np.float16)
+    return Linear(weights.astype(np.float32), lexical, rarity.astype(np.float16), bias.astype(np.float32))
+
+
+def _rarity(bags: sparse.csr_matrix) -> Floats:
+    """The smoothed inverse document frequency of each bucket."""
+    held = np.asarray((bags > 0).sum(axis=0)).ravel()
+    return np.asarray(np.log((1 + bags.shape[0]) / (1 + held)) + 1, np.float16).astype(np.float32)
+
+
+def _normalised(bags: sparse.csr_matrix, rarity: Floats) -> sparse.csr_matrix:
+    """Weighted by rarity, every row of unit length."""
+    return normalize(bags.multiply(rarity).tocsr())
 
 
 def _cross_validate(design: _Design, labels: Labels, seed: int) -> Floats:
@@ -150,10 +190,10 @@ def _cross_validate(design: _Design, labels: Labels, seed: int) -> Floats:
     logits = np.zeros((rows, 1 + len(labels.techniques) + len(labels.capabilities)), np.float32)
     folds = GroupKFold(FOLDS, shuffle=True, random_state=seed)
     for train, test in folds.split(np.zeros(rows), groups=design.domains):
-        weights, bias = _fit(design, np.flatnonzero(np.isin(design.owners, train)), labels)
+        linear = _fit(design, np.flatnonzero(np.isin(design.owners, train)), labels)
         for row in test:
             own = slice(*np.searchsorted(design.owners, [row, row + 1]))
-            logits[row] = aggregate(design.features[own] @ weights + bias)
+            logits[row] = aggregate(linear.logits(design.features[own], design.bags[own]))
     return logits
 
 

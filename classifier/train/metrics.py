@@ -126,3 +126,31 @@ def bootstrap(
         Interval(value, *map(float, np.nanpercentile(drawn[:, column], [2.5, 97.5])))
         for column, value in enumerate(values)
     ]
+
+
+def cluster_means(values: Scores, clusters: Sequence[Hashable], *, draws: int = 1_000, seed: int = 0) -> list[Interval]:
+    """Means of columns with 95 % percentile intervals over resampled clusters.
+
+    Args:
+        values: (n, columns).
+        clusters: For each row its cluster, drawn as a whole.
+        draws: How many resamples.
+        seed: Of the resampling.
+
+    Returns:
+        An interval for each column.
+    """
+    if not len(values):
+        return [Interval(float("nan"), float("nan"), float("nan"))] * values.shape[1]
+    names = {name: number for number, name in enumerate(dict.fromkeys(clusters))}
+    numbers = np.array([names[name] for name in clusters])
+    sizes = np.bincount(numbers)
+    sums = np.stack([np.bincount(numbers, weights=column) for column in values.T], axis=1)
+    random = np.random.default_rng(seed)
+    drawn = np.empty((draws, values.shape[1]))
+    for row in drawn:
+        chosen = random.integers(0, len(names), len(names))
+        row[:] = sums[chosen].sum(axis=0) / sizes[chosen].sum()
+    low, high = np.percentile(drawn, [2.5, 97.5], axis=0)
+    means = values.mean(axis=0)
+    return [Interval(*map(float, found)) for found in zip(means, low, high, strict=True)]

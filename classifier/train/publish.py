@@ -5,32 +5,67 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from scipy import sparse
 
+from classifier import lexical
 from classifier.corpus import SeedRow
 from classifier.errors import BundleRejected
 from classifier.head import OnnxHead
+from classifier.lexical import LEXICAL_VERSION
 from classifier.manifest import HeadCard
 from classifier.text import CANONICAL_VERSION
-from classifier.train.fit import FittedHead
+from classifier.train.fit import FittedHead, Linear
 from classifier.windows import WindowPlan
 from index.example import content_fingerprint
 
 PARITY = 1e-4
 
 
-def head_graph(head: FittedHead) -> bytes:
-    """The head as ONNX: "features" (n, width) float32 to "logits" (n, labels) float32."""
-    width, labels = head.weights.shape
-    features = helper.make_tensor_value_info("features", TensorProto.FLOAT, ["n", width])
+def head_graph(linear: Linear) -> bytes:
+    """The head as ONNX: "features" (n, width) and "bags" (n, buckets) float32 to "logits" (n, labels) float32."""
+    width, labels = linear.weights.shape
+    inputs = [
+        helper.make_tensor_value_info("features", TensorProto.FLOAT, ["n", width]),
+        helper.make_tensor_value_info("bags", TensorProto.FLOAT, ["n", len(linear.rarity)]),
+    ]
     logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", labels])
-    constants = [numpy_helper.from_array(head.weights, "weights"), numpy_helper.from_array(head.bias, "bias")]
-    node = helper.make_node("Gemm", ["features", "weights", "bias"], ["logits"])
-    graph = helper.make_graph([node], "head", [features], [logits], constants)
+    constants: dict[str, NDArray[np.generic]] = {
+        "weights": linear.weights,
+        "bias": linear.bias,
+        "rarity_16": linear.rarity,
+        "lexical_16": linear.lexical,
+        "columns": np.array([1], np.int64),
+        "least": np.array(1e-9, np.float32),
+    }
+    nodes = [
+        helper.make_node("Cast", ["rarity_16"], ["rarity"], to=TensorProto.FLOAT),
+        helper.make_node("Cast", ["lexical_16"], ["lexical"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["bags", "rarity"], ["rare"]),
+        helper.make_node("ReduceL2", ["rare", "columns"], ["length"], keepdims=1),
+        helper.make_node("Max", ["length", "least"], ["divisor"]),
+        helper.make_node("Div", ["rare", "divisor"], ["words"]),
+        helper.make_node("MatMul", ["words", "lexical"], ["from_words"]),
+        helper.make_node("Gemm", ["features", "weights", "bias"], ["from_features"]),
+        helper.make_node("Add", ["from_features", "from_words"], ["logits"]),
+    ]
+    tensors = [numpy_helper.from_array(value, name) for name, value in constants.items()]
+    graph = helper.make_graph(nodes, "head", inputs, [logits], tensors)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
     onnx.checker.check_model(model)
     data: bytes = model.SerializeToString()
     return data
+
+
+def largest_difference(data: bytes, linear: Linear, seed: int) -> float:
+    """How far the exported head's logits are from the fitted head's, on random windows."""
+    random = np.random.default_rng(seed)
+    features = random.normal(0, 0.3, (64, len(linear.weights))).astype(np.float32)
+    sequences = [random.integers(0, 30_000, length).tolist() for length in range(64)]
+    bags = lexical.bags(sequences)
+    found = OnnxHead(data).logits(features, bags)
+    return float(np.abs(found - linear.logits(features, sparse.csr_matrix(bags))).max())
 
 
 def write_head(folder: Path, head: FittedHead, rows: list[SeedRow], plan: WindowPlan, seed: int) -> HeadCard:
@@ -49,9 +84,8 @@ def write_head(folder: Path, head: FittedHead, rows: list[SeedRow], plan: Window
     Raises:
         BundleRejected: When the exported graph's logits differ from the fitted head's.
     """
-    data = head_graph(head)
-    probe = np.random.default_rng(seed).normal(0, 0.3, (64, head.weights.shape[0])).astype(np.float32)
-    apart = float(np.abs(OnnxHead(data).logits(probe) - (probe @ head.weights + head.bias)).max())
+    data = head_graph(head.linear)
+    apart = largest_difference(data, head.linear, seed)
     if apart > PARITY:
         raise BundleRejected(f"the exported head is off by {apart:.2g}, at most {PARITY:.0e} is allowed: not written")
     card = HeadCard.model_validate(
@@ -64,6 +98,7 @@ def write_head(folder: Path, head: FittedHead, rows: list[SeedRow], plan: Window
             "window_overlap": plan.overlap,
             "token_budget": plan.budget,
             "canonical_version": CANONICAL_VERSION,
+            "lexical_version": LEXICAL_VERSION,
             "corpus_sha256": content_fingerprint(row.example for row in rows),
             "corpus_size": len(rows),
             "seed": seed,

@@ -72,8 +72,10 @@ def markdown(evaluation: Evaluation, name: str, command: str) -> str:
             ("capability", "AUROC", "AP"),
             [(which, *map(_interval, found)) for which, found in evaluation.capabilities.items()],
         ),
-        "## False positives at the default thresholds",
-        f"Review from {review:.3f}, flag from {flag:.3f}. Flagged of the ordinary groups: "
+        "## False positives at the thresholds in force",
+        f"Review from {review:.3f}, flag from {flag:.3f}. Of all strict negatives, "
+        f"{_interval(evaluation.false_positives[0])} are reviewed or flagged and "
+        f"{_interval(evaluation.false_positives[1])} flagged. Flagged of the ordinary groups: "
         + ", ".join(
             f"{group} {evaluation.flagged_hard[group]:.1%}" for group in HARD if group in evaluation.flagged_hard
         )

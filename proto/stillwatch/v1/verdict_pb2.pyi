@@ -165,7 +165,9 @@ Global___Reason: _TypeAlias = Reason  # noqa: Y015
 
 @_typing.final
 class Span(_message.Message):
-    """Span is a half-open range of Unicode code points of the text that was scored."""
+    """Span is a half-open range of Unicode code points of the text that was scored. In a text of over 16,384 code points that
+    was not in canonical form it is an estimate.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -1,0 +1,74 @@
+"""Scores prompts on a server, in requests that fit its limits, trying again while its queue is full."""
+
+import time
+from collections.abc import Iterable, Iterator
+
+from stillwatch.v1 import classifier_pb2
+
+from classifier.client import Client
+from classifier.errors import NotUnicode, ServiceFailed
+from classifier.prompts import NamedPrompt
+from classifier.serve.status import RETRY_AFTER, status_of
+
+_MOST_ITEMS = 64
+_MOST_BYTES = 2**22
+_TRIES = 40
+
+
+def score_remotely(prompts: Iterable[NamedPrompt], server: str) -> Iterator[classifier_pb2.BatchResult]:
+    """Score prompts on a server.
+
+    Args:
+        prompts: What to score.
+        server: Host and port.
+
+    Yields:
+        A result for each prompt, in order.
+
+    Raises:
+        ServiceFailed: When the server does not answer.
+    """
+    with Client(server) as client:
+        for group in _groups(prompts):
+            good = [prompt for prompt in group if _is_unicode(prompt)]
+            answers = iter(_ask(client, good) if good else ())
+            for prompt in group:
+                if prompt in good:
+                    result = next(answers)
+                    result.id = prompt.name
+                    yield result
+                else:
+                    error = NotUnicode("the prompt holds an unpaired surrogate: send valid Unicode text")
+                    yield classifier_pb2.BatchResult(id=prompt.name, status=status_of(error))
+
+
+def _groups(prompts: Iterable[NamedPrompt]) -> Iterator[list[NamedPrompt]]:
+    group: list[NamedPrompt] = []
+    size = 0
+    for prompt in prompts:
+        bound = 4 * len(prompt.content)  # UTF-8 takes at most four bytes for a character
+        if group and (len(group) == _MOST_ITEMS or size + bound > _MOST_BYTES):
+            yield group
+            group, size = [], 0
+        group.append(prompt)
+        size += bound
+    if group:
+        yield group
+
+
+def _ask(client: Client, prompts: list[NamedPrompt]) -> Iterable[classifier_pb2.BatchResult]:
+    for _ in range(_TRIES):
+        try:
+            return client.classify_batch([prompt.content for prompt in prompts]).results
+        except ServiceFailed as error:
+            if error.reason != "QUEUE_FULL":
+                raise
+        time.sleep(RETRY_AFTER.total_seconds())
+    raise ServiceFailed("the server's queue stayed full: try again later", "RESOURCE_EXHAUSTED", "QUEUE_FULL")
+
+
+def _is_unicode(prompt: NamedPrompt) -> bool:
+    try:
+        return isinstance(prompt.content, bytes) or prompt.content.encode() is not None
+    except UnicodeEncodeError:
+        return False
