@@ -18,6 +18,9 @@ class Head(Protocol):
         Args:
             features: (n, d) float32, embedding and neighbour evidence.
             bags: (n, buckets) float32, lexical evidence.
+
+        Returns:
+            The logits.
         """
 
 

@@ -1,23 +1,30 @@
 """The example store on SQLite: durable before it is acknowledged, with a revision counter."""
 
-import json
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
-from sqlalchemy.engine import Connection, Row
+from sqlalchemy.engine import Connection
 
 from index.errors import ExampleConflict, ExampleNotFound, InvalidExample, InvalidPageToken, StoreUnavailable
 from index.example import Example, Label
+from index.schema import (
+    SCHEMA_VERSION,
+    as_example,
+    as_row,
+    examples_table,
+    meta_table,
+    metadata,
+    requests_table,
+    vectors_table,
+)
 
-SCHEMA_VERSION = 1
 MAX_PAGE = 1_000
 _PATIENCE = 10.0
 """Seconds that a writer waits for another one."""
@@ -26,42 +33,6 @@ _CHUNK = 500
 _NOTHING = Example("nothing", Label.EXTRACTION, "nothing")
 """Has the labels of no real example."""
 _SURROGATE = "a field holds an unpaired surrogate: give valid Unicode"
-
-_metadata = sa.MetaData()
-_meta = sa.Table(
-    "meta", _metadata, sa.Column("key", sa.Text, primary_key=True), sa.Column("value", sa.BigInteger, nullable=False)
-)
-_examples = sa.Table(
-    "examples",
-    _metadata,
-    sa.Column("position", sa.Integer, primary_key=True, autoincrement=True),
-    sa.Column("id", sa.Text, nullable=False, unique=True),
-    sa.Column("content_hash", sa.Text, nullable=False, unique=True),
-    sa.Column("text", sa.Text, nullable=False),
-    sa.Column("label", sa.Text, nullable=False),
-    sa.Column("technique", sa.Text),
-    sa.Column("capabilities", sa.Text, nullable=False),
-    sa.Column("language", sa.Text, nullable=False),
-    sa.Column("source", sa.Text, nullable=False),
-    sa.Column("author", sa.Text, nullable=False),
-    sa.Column("note", sa.Text, nullable=False),
-    sa.Column("created", sa.Text, nullable=False),
-    sa.Column("revision", sa.BigInteger, nullable=False),
-)
-_vectors = sa.Table(
-    "vectors",
-    _metadata,
-    sa.Column("encoder", sa.Text, primary_key=True),
-    sa.Column("example_id", sa.Text, sa.ForeignKey("examples.id"), primary_key=True),
-    sa.Column("vector", sa.LargeBinary, nullable=False),
-)
-_requests = sa.Table(
-    "requests",
-    _metadata,
-    sa.Column("request_id", sa.Text, primary_key=True),
-    sa.Column("content", sa.Text, nullable=False),
-    sa.Column("revision", sa.BigInteger, nullable=False),
-)
 
 
 class ExampleStore(Protocol):
@@ -117,11 +88,11 @@ class SqliteStore:
     def _prepare(self) -> None:
         """Make the tables, or see that they are of this version."""
         with self._write() as connection:
-            _metadata.create_all(connection)
-            found = connection.scalar(sa.select(_meta.c.value).where(_meta.c.key == "schema_version"))
+            metadata.create_all(connection)
+            found = connection.scalar(sa.select(meta_table.c.value).where(meta_table.c.key == "schema_version"))
             if found is None:
                 connection.execute(
-                    sa.insert(_meta),
+                    sa.insert(meta_table),
                     [{"key": "schema_version", "value": SCHEMA_VERSION}, {"key": "revision", "value": 0}],
                 )
             elif found != SCHEMA_VERSION:
@@ -159,7 +130,9 @@ class SqliteStore:
         content = " ".join(example.content_hash for example in examples)
         with self._write() as connection:
             if request_id is not None:
-                used = connection.execute(sa.select(_requests).where(_requests.c.request_id == request_id)).first()
+                used = connection.execute(
+                    sa.select(requests_table).where(requests_table.c.request_id == request_id)
+                ).first()
                 if used is not None and used.content != content:
                     raise InvalidExample("request_id was used for other examples: give this write an id of its own")
             known = _by_hash(connection, [example.content_hash for example in examples])
@@ -175,11 +148,11 @@ class SqliteStore:
                     raise ExampleConflict(f"{held.id} holds this text with other labels: relabel or leave it out")
                 stored.append(held)
             if fresh:
-                connection.execute(sa.insert(_examples), [_as_row(example) for example in fresh])
-                connection.execute(sa.update(_meta).where(_meta.c.key == "revision").values(value=revision))
+                connection.execute(sa.insert(examples_table), [as_row(example) for example in fresh])
+                connection.execute(sa.update(meta_table).where(meta_table.c.key == "revision").values(value=revision))
             if request_id is not None and used is None:
                 connection.execute(
-                    sa.insert(_requests),
+                    sa.insert(requests_table),
                     {"request_id": request_id, "content": content, "revision": revision if fresh else revision - 1},
                 )
         return stored
@@ -195,8 +168,8 @@ class SqliteStore:
         """
         wanted = {example.content_hash: example for example in examples}
         with self._write() as connection:
-            query = sa.select(_examples).where(_examples.c.source == source)
-            held = {row.content_hash: _as_example(row) for row in connection.execute(query)}
+            query = sa.select(examples_table).where(examples_table.c.source == source)
+            held = {row.content_hash: as_example(row) for row in connection.execute(query)}
             stale = [e.id for e in held.values() if not e.same_labels(wanted.get(e.content_hash, _NOTHING))]
             kept = {e.content_hash for e in held.values() if e.id not in set(stale)}
             taken = _by_hash(connection, list(wanted)).keys() - held.keys()
@@ -204,12 +177,12 @@ class SqliteStore:
             fresh = [e.at_revision(revision) for key, e in wanted.items() if key not in kept and key not in taken]
             for start in range(0, len(stale), _CHUNK):
                 some = stale[start : start + _CHUNK]
-                connection.execute(sa.delete(_vectors).where(_vectors.c.example_id.in_(some)))
-                connection.execute(sa.delete(_examples).where(_examples.c.id.in_(some)))
+                connection.execute(sa.delete(vectors_table).where(vectors_table.c.example_id.in_(some)))
+                connection.execute(sa.delete(examples_table).where(examples_table.c.id.in_(some)))
             if fresh:
-                connection.execute(sa.insert(_examples), [_as_row(example) for example in fresh])
+                connection.execute(sa.insert(examples_table), [as_row(example) for example in fresh])
             if fresh or stale:
-                connection.execute(sa.update(_meta).where(_meta.c.key == "revision").values(value=revision))
+                connection.execute(sa.update(meta_table).where(meta_table.c.key == "revision").values(value=revision))
 
     def get(self, example_id: str) -> Example:
         """Return one example.
@@ -224,10 +197,10 @@ class SqliteStore:
             ExampleNotFound: When no example has the id.
         """
         with self._read() as connection:
-            row = connection.execute(sa.select(_examples).where(_examples.c.id == example_id)).first()
+            row = connection.execute(sa.select(examples_table).where(examples_table.c.id == example_id)).first()
         if row is None:
             raise ExampleNotFound("no example has this id: list the examples to find it")
-        return _as_example(row)
+        return as_example(row)
 
     def page(
         self, size: int, token: str = "", label: Label | None = None, source: str = ""
@@ -248,16 +221,20 @@ class SqliteStore:
         """
         if token and not (token.isascii() and token.isdigit() and len(token) < 19):
             raise InvalidPageToken("page_token is not one that this store gave: start again without one")
-        query = sa.select(_examples).where(_examples.c.position > int(token or 0)).order_by(_examples.c.position)
+        query = (
+            sa.select(examples_table)
+            .where(examples_table.c.position > int(token or 0))
+            .order_by(examples_table.c.position)
+        )
         if label is not None:
-            query = query.where(_examples.c.label == label.value)
+            query = query.where(examples_table.c.label == label.value)
         if source:
-            query = query.where(_examples.c.source == source)
+            query = query.where(examples_table.c.source == source)
         size = max(1, min(size, MAX_PAGE))
         with self._read() as connection:
             rows = connection.execute(query.limit(size + 1)).all()
         more = str(rows[size - 1].position) if len(rows) > size else ""
-        return [_as_example(row) for row in rows[:size]], more
+        return [as_example(row) for row in rows[:size]], more
 
     def since(self, revision: int) -> list[Example]:
         """Every example that came after a revision.
@@ -268,9 +245,11 @@ class SqliteStore:
         Returns:
             The examples, oldest first.
         """
-        query = sa.select(_examples).where(_examples.c.revision > revision).order_by(_examples.c.position)
+        query = (
+            sa.select(examples_table).where(examples_table.c.revision > revision).order_by(examples_table.c.position)
+        )
         with self._read() as connection:
-            return [_as_example(row) for row in connection.execute(query)]
+            return [as_example(row) for row in connection.execute(query)]
 
     def vectors(self, encoder: str, *, since: int = 0) -> dict[str, NDArray[np.float32]]:
         """The embeddings kept for an encoder.
@@ -283,9 +262,9 @@ class SqliteStore:
             (d,) float32 unit vectors by example id.
         """
         query = (
-            sa.select(_vectors.c.example_id, _vectors.c.vector)
-            .join(_examples, _examples.c.id == _vectors.c.example_id)
-            .where(_vectors.c.encoder == encoder, _examples.c.revision > since)
+            sa.select(vectors_table.c.example_id, vectors_table.c.vector)
+            .join(examples_table, examples_table.c.id == vectors_table.c.example_id)
+            .where(vectors_table.c.encoder == encoder, examples_table.c.revision > since)
         )
         with self._read() as connection:
             return {row.example_id: np.frombuffer(row.vector, dtype="<f4") for row in connection.execute(query)}
@@ -304,7 +283,7 @@ class SqliteStore:
             for name, vector in vectors.items()
         ]
         with self._write() as connection:
-            connection.execute(sa.insert(_vectors).prefix_with("OR REPLACE"), rows)
+            connection.execute(sa.insert(vectors_table).prefix_with("OR REPLACE"), rows)
 
     @contextmanager
     def _write(self) -> Iterator[Connection]:
@@ -363,44 +342,12 @@ def _configure(connection: sqlite3.Connection, _record: object) -> None:
 
 
 def _revision(connection: Connection) -> int:
-    return int(connection.scalar(sa.select(_meta.c.value).where(_meta.c.key == "revision")) or 0)
+    return int(connection.scalar(sa.select(meta_table.c.value).where(meta_table.c.key == "revision")) or 0)
 
 
 def _by_hash(connection: Connection, hashes: Sequence[str]) -> dict[str, Example]:
     found: dict[str, Example] = {}
     for start in range(0, len(hashes), _CHUNK):
-        query = sa.select(_examples).where(_examples.c.content_hash.in_(hashes[start : start + _CHUNK]))
-        found.update((row.content_hash, _as_example(row)) for row in connection.execute(query))
+        query = sa.select(examples_table).where(examples_table.c.content_hash.in_(hashes[start : start + _CHUNK]))
+        found.update((row.content_hash, as_example(row)) for row in connection.execute(query))
     return found
-
-
-def _as_row(example: Example) -> dict[str, object]:
-    return {
-        "id": example.id,
-        "content_hash": example.content_hash,
-        "text": example.text,
-        "label": example.label.value,
-        "technique": example.technique,
-        "capabilities": json.dumps(example.capabilities),
-        "language": example.language,
-        "source": example.source,
-        "author": example.author,
-        "note": example.note,
-        "created": example.created.astimezone(UTC).isoformat(),
-        "revision": example.revision,
-    }
-
-
-def _as_example(row: Row[tuple[object, ...]]) -> Example:
-    return Example(
-        text=row.text,
-        label=Label(row.label),
-        technique=row.technique,
-        capabilities=tuple(json.loads(row.capabilities)),
-        language=row.language,
-        source=row.source,
-        author=row.author,
-        note=row.note,
-        created=datetime.fromisoformat(row.created),
-        revision=row.revision,
-    )

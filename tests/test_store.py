@@ -32,7 +32,8 @@ from index.errors import (
     StoreUnavailable,
 )
 from index.example import Example, Label
-from index.store import MAX_PAGE, SCHEMA_VERSION, ExampleStore, SqliteStore
+from index.schema import SCHEMA_VERSION
+from index.store import MAX_PAGE, ExampleStore, SqliteStore
 
 ROOT = Path(index.__file__).parents[1]
 SECRET = "a prompt that no message may repeat"

@@ -24,6 +24,7 @@ REGULARISATION = 0.03
 EMBEDDING_SCALE = 8.0
 EVIDENCE_SCALE = 0.5
 LEXICAL_SCALE = 15.0
+CAPABILITY_LEXICAL_SCALE = 25.0
 FLAG_FPR = 0.005
 REVIEW_FPR = 0.02
 
@@ -151,26 +152,27 @@ def _fit(design: _Design, chosen: NDArray[np.int64], labels: Labels) -> Linear:
     centre[:width], spread[:width] = 0.0, 1.0 / EMBEDDING_SCALE
     spread[width:] /= EVIDENCE_SCALE
     rarity = _rarity(design.bags[chosen])
-    words = _normalised(design.bags[chosen], rarity) * LEXICAL_SCALE
-    scaled = sparse.hstack([sparse.csr_matrix((features - centre) / spread), words]).tocsr()
-    columns, offsets = [], []
+    words = _normalised(design.bags[chosen], rarity)
+    scaled = sparse.csr_matrix((features - centre) / spread)
+    dense, lexical, offsets = [], [], []
 
-    def solve(inputs: sparse.csr_matrix, target: NDArray[np.generic], sample_weight: NDArray[np.float64]) -> None:
+    def solve(target: NDArray[np.generic], among: Bools, scale: float) -> None:
+        inputs = sparse.hstack([scaled[among], words[among] * scale]).tocsr()
         model = LogisticRegression(C=REGULARISATION, class_weight="balanced", max_iter=5_000)
-        model.fit(inputs, target, sample_weight=sample_weight)
-        columns.extend(model.coef_)
+        model.fit(inputs, target[among], sample_weight=importance[among])
+        dense.extend(model.coef_[:, : features.shape[1]])
+        lexical.extend(model.coef_[:, features.shape[1] :] * scale)
         offsets.extend(model.intercept_)
 
-    solve(scaled, design.extraction[owners], importance)
-    harvest = design.extraction[owners]
-    solve(scaled[harvest], design.techniques[owners][harvest], importance[harvest])
+    everything, harvest = np.ones(len(owners), bool), design.extraction[owners]
+    solve(harvest, everything, LEXICAL_SCALE)
+    solve(design.techniques[owners], harvest, LEXICAL_SCALE)
     for column in range(len(labels.capabilities)):
-        solve(scaled, design.capabilities[owners, column], importance)
-    found = np.array(columns).T
-    weights = found[: features.shape[1]] / spread[:, None]
+        solve(design.capabilities[owners, column], everything, CAPABILITY_LEXICAL_SCALE)
+    weights = np.array(dense).T / spread[:, None]
     bias = np.array(offsets) - centre @ weights
-    lexical = (found[features.shape[1] :] * LEXICAL_SCALE).astype(np.float16)
-    return Linear(weights.astype(np.float32), lexical, rarity.astype(np.float16), bias.astype(np.float32))
+    halves = np.array(lexical, np.float16).T
+    return Linear(weights.astype(np.float32), halves, rarity.astype(np.float16), bias.astype(np.float32))
 
 
 def _rarity(bags: sparse.csr_matrix) -> Floats:
