@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 Embeddings = NDArray[np.float32]
-TOKENS_PER_RUN = 1_024
+TOKENS_PER_RUN = 512
 """Padded tokens of one run of the graph: small enough for the activations to stay in the cores' caches."""
 
 
