@@ -37,6 +37,7 @@ class Reference:
     def __init__(self, rows: Sequence[SeedRow], threads: int) -> None:
         """Embed and index the rows, and fit the classifier on them."""
         torch.set_num_threads(threads)
+        self.threads = threads
         self.model = load_sentence_transformer()
         texts = [row.example.text for row in rows]
         vectors = self.embed(texts)
@@ -61,5 +62,6 @@ class Reference:
         return found
 
     def _features(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        faiss.omp_set_num_threads(self.threads)
         cosines, _ = self.index.search(vectors, NEIGHBOURS)
         return np.hstack([vectors, cosines])

@@ -9,7 +9,6 @@ import tempfile
 import time
 from pathlib import Path
 
-import faiss
 import numpy as np
 from reference import Reference
 from texts import texts_of_length
@@ -30,7 +29,6 @@ def main() -> None:
     threads = len(os.sched_getaffinity(0))
     rows = load_corpus()
     reference = Reference(rows, threads)
-    faiss.omp_set_num_threads(threads)
     with tempfile.TemporaryDirectory() as folder, open_runtime(Settings(), store=Path(folder) / "e.db") as runtime:
         print(f"{threads} threads each, {len(rows)} examples, {rounds} interleaved rounds, medians")
         print(f"bundle {runtime.scorer.model.version}")

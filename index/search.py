@@ -99,6 +99,8 @@ class FaissIndex:
         if k_found == 0 or len(queries) == 0:
             empty = (len(queries), 0)
             return _padded(np.zeros(empty, np.float32), np.zeros(empty, np.int64), k)
+        # One thread: a second one would wait for a core on which the encoder's threads still spin after their run.
+        faiss.omp_set_num_threads(1)
         cosines, positions = self._index.search(queries, k_found)
         return _padded(cosines, positions, k)
 
