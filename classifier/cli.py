@@ -192,7 +192,7 @@ def examples_import(
     source: Annotated[str, typer.Option(help="The source of rows that name none.")] = "",
     server: ServerOption = None,
 ) -> None:
-    """Import examples; when a row is broken, none is stored and the row is named."""
+    """Import examples; a broken row is named and none is stored. A server gets them 128 at a time, each lot whole."""
     from classifier.curation import read_examples
 
     stored = _add(read_examples(file, source or file.name), server)
