@@ -48,8 +48,8 @@ bundle: ## Build the default bundle anew (PRECISION=fp32 where int8 is refused)
 	rm -f var/.bundle
 	$(MAKE) var/.bundle
 
-train: .venv/.dev ## Fit the default head on the seed corpus (no torch); commit what it writes
-	$(BIN)/stillwatch train --output classifier/default
+train: .venv/.dev ## Make the default encoder and head from the seed corpus (no torch); commit what it writes
+	STILLWATCH_HOME=var $(BIN)/stillwatch train --output classifier/default
 
 parity: .venv-train/.train var/.bundle ## Hold the encoder to sentence-transformers on 500 texts (torch)
 	$(TRAIN_BIN)/python benchmarks/parity.py

@@ -20,7 +20,7 @@ from classifier.encoder import OnnxEncoder
 from classifier.errors import BundleRejected
 from classifier.evidence import width as evidence_width
 from classifier.head import OnnxHead
-from classifier.lexical import BUCKETS, LEXICAL_VERSION
+from classifier.lexical import BUCKETS, LEXICAL_VERSION, Terms
 from classifier.manifest import Manifest
 from classifier.policy import Calibration, Thresholds
 from classifier.scorer import Labels, Model
@@ -70,7 +70,7 @@ def open_bundle(folder: Path, *, threads: int) -> Bundle:
         BundleRejected: When a file is missing, altered, or not allowed.
     """
     manifest, version = read_manifest(folder)
-    files = {name: _verified(folder, name, manifest.files[name]) for name in FILES}
+    files = {name: verified_file(folder, name, manifest.files[name]) for name in FILES}
     head_card = manifest.head
     for name in ("encoder.onnx", "head.onnx"):
         check_onnx(name, files[name])
@@ -94,6 +94,8 @@ def open_bundle(folder: Path, *, threads: int) -> Bundle:
         windows=_loaded(
             "head", lambda: WindowPlan(head_card.window_length, head_card.window_overlap, head_card.token_budget)
         ),
+        length_penalty=head_card.length_penalty,
+        least_cosine=head_card.least_cosine,
     )
     examples = parse_examples(files["examples.jsonl"])
     vectors = _vectors(files["examples.npy"], (len(examples), encoder.dimensions))
@@ -237,7 +239,8 @@ def _checked_head(data: bytes, dimensions: int, labels: Labels) -> OnnxHead:
     """Open the head and see that it takes and gives what the scorer's graph needs."""
     head = OnnxHead(data)
     width = dimensions + evidence_width(len(labels.techniques), len(labels.capabilities))
-    logits = head.logits(np.zeros((1, width), np.float32), np.zeros((1, BUCKETS), np.float32))
+    last = Terms(np.array([[BUCKETS - 1]]), np.ones((1, 1), np.float32))
+    logits = head.logits(np.zeros((1, width), np.float32), last)
     if logits.shape != (1, 1 + len(labels.techniques) + len(labels.capabilities)) or not np.isfinite(logits).all():
         raise BundleRejected("head.onnx does not give the logits that the manifest names: build the bundle again")
     return head
@@ -246,7 +249,8 @@ def _checked_head(data: bytes, dimensions: int, labels: Labels) -> OnnxHead:
 def _intact(folder: Path, manifest: Manifest) -> bool:
     try:
         return (
-            all(_verified(folder, name, manifest.files[name]) for name in FILES) and read_manifest(folder) is not None
+            all(verified_file(folder, name, manifest.files[name]) for name in FILES)
+            and read_manifest(folder) is not None
         )
     except BundleRejected:
         return False
@@ -271,7 +275,20 @@ def _example(row: dict[str, object]) -> Example:
     )
 
 
-def _verified(folder: Path, name: str, sha256: str) -> bytes:
+def verified_file(folder: Path, name: str, sha256: str) -> bytes:
+    """Read a bundle's file.
+
+    Args:
+        folder: The bundle's directory.
+        name: The file.
+        sha256: What the manifest says of it.
+
+    Returns:
+        Its bytes.
+
+    Raises:
+        BundleRejected: When it cannot be read, or has another hash.
+    """
     data = _bytes(folder, name)
     found = hashlib.sha256(data).hexdigest()
     if found != sha256:

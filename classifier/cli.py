@@ -121,6 +121,55 @@ def score(
 
 
 @app.command()
+def explain(
+    text: Annotated[
+        str | None, typer.Argument(help="The prompt; without it, --file or standard input is read.")
+    ] = None,
+    file: Annotated[Path | None, typer.Option(help="A file that holds one prompt.")] = None,
+) -> None:
+    """Say why a prompt scores as it does: strongest part, words, build, nearest examples with their text."""
+    from classifier import terminal
+    from classifier.conversation import body_text
+    from classifier.explain import explain as run
+    from classifier.prompts import read_prompts
+    from classifier.runtime import open_runtime
+
+    (prompt,) = read_prompts(text, file, sys.stdin.buffer, lines=False)
+    content = prompt.content if isinstance(prompt.content, str) else body_text(prompt.content)
+    with open_runtime(_settings()) as runtime:
+        terminal.print_explanation(_console(), run(content, runtime))
+
+
+@app.command()
+def calibrate(
+    file: Annotated[
+        Path, typer.Argument(help="Benign prompts of your own traffic, .jsonl[.gz], as `score` reads them.")
+    ],
+    budget: Annotated[str, typer.Option(help="The share of benign prompts that may be flagged: 0.1% or 0.001.")],
+    review_budget: Annotated[
+        str | None, typer.Option(help="The share that may be reviewed or flagged; else four times the budget.")
+    ] = None,
+) -> None:
+    """Set the thresholds on your own benign traffic; a new bundle with them becomes the current one."""
+    from classifier.budget import calibrate as run
+    from classifier.budget import parse_budget
+
+    def report(done: int, total: int) -> None:
+        _say(f"scored {done:,} of {total:,} rows")
+
+    share = parse_budget(budget)
+    review_share = None if review_budget is None else parse_budget(review_budget)
+    found = run(file, _settings(), share, review_share, progress=report)
+    for name, cutoff in (("flag", found.flag), ("review", found.review)):
+        measured = f"{cutoff.exceeding:,} of {cutoff.total:,} rows at or over it, {cutoff.rate:.4%}"
+        typer.echo(
+            f"{name:6} from {cutoff.threshold:.6g}: {measured} (95% interval {cutoff.low:.4%} to {cutoff.high:.4%})"
+        )
+    typer.echo(f"{found.abstained:,} rows were not judged, {found.rejected:,} could not be scored")
+    typer.echo(found.bundle)
+
+
+@app.command()
 def train(
     output: Annotated[Path, typer.Option(help="The folder to write head.onnx, head.json and ranges.npz into.")],
     seed: Annotated[int, typer.Option(help="Shuffles the cross-validation's folds.")] = 0,
@@ -141,15 +190,19 @@ def evaluate(
     ],
     output: Annotated[Path, typer.Option(help="The folder for the report.")] = Path("evaluation"),
     draws: Annotated[int, typer.Option(help="Bootstrap resamples.", min=10, max=100_000)] = 1_000,
+    evasions: Annotated[
+        bool, typer.Option("--evasions", help="Measure evasions, rewordings and long context as well.")
+    ] = False,
+    suspects: Annotated[
+        Path | None, typer.Option(help="Ids of rows believed to be mislabelled, one a line: figures without them, too.")
+    ] = None,
 ) -> None:
     """Measure the scorer on labelled prompts, beside three baselines (needs the evaluate extra)."""
     from classifier.train.command import evaluate_file
 
-    def report(done: int, total: int) -> None:
-        _say(f"scored {done:,} of {total:,} rows")
-
-    for written in evaluate_file(file, output, _settings(), draws=draws, progress=report):
-        typer.echo(written)
+    written = evaluate_file(file, output, _settings(), draws=draws, evasions=evasions, suspects=suspects, progress=_say)
+    for path in written:
+        typer.echo(path)
 
 
 @app.command()

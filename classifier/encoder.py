@@ -1,7 +1,7 @@
 """The encoder: token ids to unit embeddings."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -39,6 +39,10 @@ class Encoder(Protocol):
     def fingerprint(self) -> str:
         """A name that differs when the embeddings would."""
 
+    @property
+    def ranks(self) -> Mapping[str, int]:
+        """The whole words that the tokenizer knows, lower-case, with their rank by frequency."""
+
     def tokenise(self, texts: Sequence[str]) -> list[Tokens]:
         """The texts' tokens, none cut off."""
 
@@ -51,6 +55,7 @@ class HashEncoder:
 
     dimensions = 384
     fingerprint = "hash-1"
+    ranks: Mapping[str, int] = {}
 
     def tokenise(self, texts: Sequence[str]) -> list[Tokens]:
         """One token for each word; its id is a hash of the word."""
@@ -94,6 +99,7 @@ class OnnxEncoder:
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         self._first, self._last = _specials(self._tokenizer)
+        self.ranks: Mapping[str, int] = _ranks(self._tokenizer)
         self.dimensions: int = self._session.get_outputs()[0].shape[1]
         digest = hashlib.sha256(model)
         digest.update(tokenizer.encode())
@@ -147,3 +153,10 @@ def _specials(tokenizer: Tokenizer) -> tuple[int, int]:
     if len(ids) != 2:
         raise ValueError("the tokenizer must put one token before a text and one after it")
     return ids[0], ids[1]
+
+
+def _ranks(tokenizer: Tokenizer) -> Mapping[str, int]:
+    """Ids of whole words ascend with their rarity in this vocabulary; the first ones are marks and single letters."""
+    words = ((word, number) for word, number in tokenizer.get_vocab().items() if word.isascii() and word.isalpha())
+    found = sorted((number, word) for word, number in words if len(word) > 1 or word in "ai")
+    return {word: rank for rank, (_, word) in enumerate(found)}

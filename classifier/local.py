@@ -10,9 +10,10 @@ from classifier.conversation import body_text
 from classifier.errors import InvalidPrompt
 from classifier.prompts import NamedPrompt
 from classifier.runtime import open_runtime
-from classifier.scorer import Prepared, Scorer
+from classifier.scorer import Scorer
 from classifier.serve import convert
 from classifier.serve.status import status_of
+from classifier.views import Prepared
 
 _BATCH = 64
 

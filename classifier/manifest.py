@@ -38,6 +38,8 @@ class HeadCard(_Part):
         window_length: Tokens in a window.
         window_overlap: Tokens that two windows share.
         token_budget: The most tokens of a prompt that are encoded.
+        length_penalty: Taken from the highest window's extraction logit for each unit of ln(windows).
+        least_cosine: A prompt with no example at least so near is not judged.
         canonical_version: The canonical text that training saw.
         lexical_version: The hashing of words that training saw.
         corpus_sha256: Fingerprint of the training examples.
@@ -53,6 +55,8 @@ class HeadCard(_Part):
     window_length: Annotated[int, Field(gt=0, le=510)]
     window_overlap: Annotated[int, Field(ge=0, le=509)]
     token_budget: Annotated[int, Field(gt=0, le=100_000)]
+    length_penalty: Annotated[float, Field(ge=0, le=100)]
+    least_cosine: Annotated[float, Field(ge=-1, le=1)]
     canonical_version: int
     lexical_version: int
     corpus_sha256: Sha256

@@ -1,6 +1,5 @@
 """The scorer: the road that every prompt takes, in the server, the batch job, training and the tests."""
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,13 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from classifier import evidence, lexical, policy
+from classifier.aggregate import distribution, inspection, strongest_view
+from classifier.disguise import undisguise
 from classifier.encoder import Embeddings, Encoder, Tokens
 from classifier.errors import InvalidPrompt
 from classifier.head import Head
+from classifier.language import unsupported
 from classifier.policy import Calibration, Thresholds
-from classifier.text import canonical, fold, source_span
-from classifier.verdict import Extent, Inspection, LabelScore, Provenance, Scored, StageTimes, Verdict
-from classifier.windows import Window, WindowPlan, covered, cut
+from classifier.text import canonical, fold
+from classifier.verdict import LabelScore, Provenance, Scored, StageTimes, Verdict
+from classifier.views import Prepared, View
+from classifier.windows import WindowPlan, cut, cut_finer
 from index.example import Label
 from index.live import Match, Snapshot, merged
 
@@ -45,6 +48,9 @@ class Model:
         calibration: For extraction first, then for each capability.
         thresholds: From which probability a prompt is reviewed or flagged.
         windows: How long prompts are cut.
+        length_penalty: What each unit of ln(windows) takes from the highest window's extraction logit, so that long
+            prompts are not flagged for being long.
+        least_cosine: A prompt without an example at least so near is not judged.
     """
 
     version: str
@@ -54,33 +60,8 @@ class Model:
     calibration: tuple[Calibration, ...]
     thresholds: Thresholds
     windows: WindowPlan
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A prompt that is ready to be encoded.
-
-    Attributes:
-        text: The original text.
-        canonical_text: What the tokens are of.
-        tokens: The canonical text's tokens.
-        windows: The parts that are encoded.
-    """
-
-    text: str
-    canonical_text: str
-    tokens: Tokens
-    windows: tuple[Window, ...]
-
-    @property
-    def sequences(self) -> list[list[int]]:
-        """The windows' token ids."""
-        return [self.tokens.ids[window.start : window.end] for window in self.windows]
-
-    @property
-    def cost(self) -> int:
-        """How many tokens the encoder will read."""
-        return sum(window.end - window.start for window in self.windows)
+    length_penalty: float = 0.0
+    least_cosine: float = -1.0
 
 
 class Scorer:
@@ -97,6 +78,11 @@ class Scorer:
         self.model = model
         self._snapshot = snapshot
         self._max_chars = max_chars
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The examples as they are now."""
+        return self._snapshot()
 
     def prepare(self, texts: Sequence[str]) -> list[Prepared]:
         """Bring texts into canonical form, tokenise and cut them.
@@ -132,11 +118,25 @@ class Scorer:
                 folded.append(canonical(text, self._max_chars))
             except InvalidPrompt as error:
                 folded.append(error)
-        tokens = iter(self.model.encoder.tokenise([form for form in folded if isinstance(form, str)]))
-        return [
-            self._prepared(text, form, next(tokens)) if isinstance(form, str) else form
-            for text, form in zip(texts, folded, strict=True)
-        ]
+        good = [form for form in folded if isinstance(form, str)]
+        undisguised = [undisguise(form, self.model.encoder.ranks) for form in good]
+        tokens = self.model.encoder.tokenise([*good, *(found.text for found in undisguised if found)])
+        views = iter([self._view(form, its) for form, its in zip(good, tokens, strict=False)])
+        others = iter(tokens[len(good) :])
+        pairs = iter(undisguised)
+        prepared: list[Prepared | InvalidPrompt] = []
+        for text, form in zip(texts, folded, strict=True):
+            if isinstance(form, InvalidPrompt):
+                prepared.append(form)
+                continue
+            view, found = next(views), next(pairs)
+            language = unsupported(found.text if found else form)
+            if found is None:
+                prepared.append(Prepared(text, (view,), language=language))
+            else:
+                second = self._view(found.text, next(others))
+                prepared.append(Prepared(text, (view, second), found.means, language))
+        return prepared
 
     def score(self, texts: Sequence[str]) -> Scored:
         """Score prompts; the same verdicts as one by one.
@@ -173,9 +173,8 @@ class Scorer:
         logits = self._logits(embeddings, neighbours, [sequence for prompt in prompts for sequence in prompt.sequences])
         verdicts, row = [], 0
         for prompt in prompts:
-            rows = slice(row, row + len(prompt.windows))
-            verdicts.append(self._verdict(prompt, logits[rows], neighbours, row))
-            row = rows.stop
+            verdicts.append(self._verdict(prompt, logits[row : row + prompt.windows], neighbours, row))
+            row += prompt.windows
         clock.append(time.perf_counter())
         encode, search, classify = (1_000 * float(seconds) for seconds in np.diff(clock))
         return Scored(
@@ -215,23 +214,24 @@ class Scorer:
         """
         snapshot = self._snapshot()
         (prompt,) = self.prepare([text])
-        found = snapshot.nearest(self.model.encoder.encode(prompt.sequences[:1])[0], limit, label)
+        found = snapshot.nearest(self.model.encoder.encode(prompt.views[0].sequences[:1])[0], limit, label)
         return found, Provenance(self.model.version, snapshot.revision)
 
-    def _prepared(self, text: str, form: str, tokens: Tokens) -> Prepared:
-        return Prepared(text, form, tokens, tuple(cut(len(tokens.ids), self.model.windows)))
+    def _view(self, text: str, tokens: Tokens) -> View:
+        count, plan = len(tokens.ids), self.model.windows
+        return View(text, tokens, tuple(cut(count, plan)), tuple(cut_finer(count, plan)))
 
     def _logits(
         self, embeddings: Embeddings, neighbours: evidence.Neighbours, sequences: Sequence[Sequence[int]]
     ) -> Floats:
-        """(w, labels) logits of all windows, some at a time, because their bags of words are large."""
+        """(w, labels) logits of all windows, some at a time, so that their terms stay small."""
         labels, head = self.model.labels, self.model.head
         near = evidence.features(neighbours, labels.techniques, labels.capabilities)
         features = np.hstack([embeddings, near])
         logits = np.zeros((len(sequences), 1 + len(labels.techniques) + len(labels.capabilities)), np.float32)
         for start in range(0, len(sequences), _WINDOWS_AT_ONCE):
             part = slice(start, start + _WINDOWS_AT_ONCE)
-            logits[part] = head.logits(features[part], lexical.bags(sequences[part]))
+            logits[part] = head.logits(features[part], lexical.terms(sequences[part]))
         logits[:, 0] += evidence.precedent(neighbours)
         return logits
 
@@ -239,64 +239,33 @@ class Scorer:
         return self.model.encoder.encode([sequence for prompt in prompts for sequence in prompt.sequences])
 
     def _verdict(self, prompt: Prepared, logits: Floats, neighbours: evidence.Neighbours, row: int) -> Verdict:
-        labels, calibration = self.model.labels, self.model.calibration
-        totals = aggregate(logits)
-        totals[0] += evidence.repetition(neighbours.snapshot, prompt.text)
-        strongest = int(logits[:, 0].argmax())
-        probability = calibration[0].probability(float(totals[0]))
-        inspected = _inspection(prompt, strongest)
-        techniques = _distribution(labels.techniques, totals[1 : 1 + len(labels.techniques)])
-        nearest = merged(neighbours.sides, row + strongest, NEAREST)
-        capabilities = tuple(
-            LabelScore(name, scale.probability(float(logit)))
-            for name, scale, logit in zip(
-                labels.capabilities, calibration[1:], totals[1 + len(labels.techniques) :], strict=True
-            )
-        )
+        model, labels = self.model, self.model.labels
+        found = strongest_view(prompt, logits, model.length_penalty)
+        totals, window = found.totals, row + found.row
+        repeated = evidence.repetition(neighbours.snapshot, prompt.text)
+        extraction = totals[0] + repeated
+        scale = model.calibration[0]
+        probability = scale.probability(extraction)
+        as_sent = scale.probability(found.as_sent + repeated) if prompt.disguises else probability
+        techniques = distribution(labels.techniques, totals[1 : 1 + len(labels.techniques)])
+        nearest = merged(neighbours.sides, window, NEAREST)
+        known = repeated != 0.0 or (bool(nearest) and nearest[0].cosine >= evidence.PRECEDENT_FROM)
+        abstention = None if known else policy.abstention(prompt.language, nearest, model.least_cosine)
+        inspected = inspection(prompt, found, judged=abstention is None)
+        judged = policy.Judged(probability, as_sent, techniques, nearest, inspected, prompt.disguises, abstention)
         return Verdict(
-            decision=self.model.thresholds.decide(probability),
+            decision=policy.decide(judged, model.thresholds),
             extraction_probability=probability,
-            extraction_logit=float(totals[0]),
+            extraction_logit=extraction,
             techniques=techniques,
-            capabilities=capabilities,
+            capabilities=tuple(
+                LabelScore(name, scale.probability(logit))
+                for name, scale, logit in zip(
+                    labels.capabilities, model.calibration[1:], totals[1 + len(labels.techniques) :], strict=True
+                )
+            ),
             nearest_examples=tuple(nearest),
-            reasons=policy.reasons(probability, self.model.thresholds, techniques, nearest, inspected),
+            reasons=policy.reasons(judged, model.thresholds),
             inspected=inspected,
+            abstention=abstention,
         )
-
-
-def aggregate(logits: Floats) -> Floats:
-    """Bring the windows' logits to the prompt's.
-
-    Extraction takes the highest: what is buried in a long prompt must not be diluted by what surrounds it. Techniques
-    and capabilities are the whole prompt's, and take the middle between the highest and the mean.
-
-    Args:
-        logits: (windows, labels) float32, extraction first.
-
-    Returns:
-        (labels,) float32.
-    """
-    highest = logits.max(axis=0)
-    found = 0.5 * (highest + logits.mean(axis=0))
-    found[0] = highest[0]
-    return np.asarray(found, np.float32)
-
-
-def _inspection(prompt: Prepared, strongest: int) -> Inspection:
-    total, spans = len(prompt.tokens.ids), prompt.tokens.spans
-    window = prompt.windows[strongest]
-    first, last = (spans[window.start][0], spans[window.end - 1][1]) if total else (0, len(prompt.canonical_text))
-    if prompt.text != prompt.canonical_text:
-        first, last = source_span(prompt.text, first, last, len(prompt.canonical_text))
-    inspected = covered(prompt.windows)
-    extent = Extent.FULL if inspected == total else Extent.PARTIAL
-    return Inspection(extent, inspected, total, len(prompt.windows), (first, last))
-
-
-def _distribution(names: Sequence[str], logits: Floats) -> tuple[LabelScore, ...]:
-    if not len(logits):
-        return ()
-    weights = np.exp((logits - logits.max()).astype(np.float64))
-    shares = weights / math.fsum(weights)
-    return tuple(LabelScore(names[i], float(shares[i])) for i in np.argsort(-shares, kind="stable"))

@@ -10,10 +10,12 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
-    from stillwatch.v1 import classifier_pb2, examples_pb2
+    from stillwatch.v1 import classifier_pb2, examples_pb2, verdict_pb2
+
+    from classifier.explain import Explanation
 
 _EXCERPT = 80
-_STYLES = {"ALLOW": "green", "REVIEW": "yellow", "FLAG": "bold red"}
+_STYLES = {"ALLOW": "green", "REVIEW": "yellow", "FLAG": "bold red", "ABSTAIN": "magenta"}
 
 
 def as_json(message: "Message") -> str:
@@ -55,10 +57,10 @@ def print_verdict(console: Console, result: "classifier_pb2.BatchResult") -> Non
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     table.add_row("decision", f"[{_STYLES[decision]}]{decision}[/]")
-    table.add_row("extraction", f"{verdict.extraction_probability:.3f}")
+    table.add_row("extraction", _extraction(verdict))
     for reason in verdict.reasons:
         table.add_row("because", reason.text)
-    if decision != "ALLOW":
+    if decision in ("REVIEW", "FLAG"):
         table.add_row("techniques", ", ".join(f"{t.name} {t.probability:.2f}" for t in verdict.techniques[:3]))
     table.add_row("capabilities", ", ".join(f"{c.name} {c.probability:.2f}" for c in verdict.capabilities))
     for near in verdict.nearest_examples[:3]:
@@ -74,6 +76,30 @@ def print_verdict(console: Console, result: "classifier_pb2.BatchResult") -> Non
     console.print(table)
 
 
+def print_explanation(console: Console, found: "Explanation") -> None:
+    """Why a prompt scored as it did, for whoever has the prompt."""
+    verdict = found.verdict
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    decision = verdict.decision.upper()
+    table.add_row("decision", f"[{_STYLES[decision]}]{decision}[/]")
+    if verdict.abstention is None:
+        table.add_row("extraction", f"{verdict.extraction_probability:.3f}")
+    for reason in verdict.reasons:
+        table.add_row("because", Text(reason.text))
+    if verdict.abstention is None:
+        table.add_row("techniques", ", ".join(f"{t.name} {t.probability:.2f}" for t in verdict.techniques[:3]))
+        table.add_row("words", Text(", ".join(f"“{word.text}” {word.effect:+.2f}" for word in found.words)))
+    table.add_row("build", ", ".join(f"{count} {name}" for name, count in found.marks) or "plain text")
+    first, last = verdict.inspected.strongest_window
+    table.add_row(f"characters {first} to {last}", Text(" ".join(found.excerpt.split())))
+    for near in found.nearest:
+        about = f"{near.example.id}, {near.example.technique or near.example.label}, cosine {near.cosine:.2f}: "
+        table.add_row("nearest", Text(about + _excerpt(near.example.text)))
+    console.print(table)
+
+
 def print_examples(console: Console, examples: "Sequence[examples_pb2.Example]") -> None:
     """A table of examples, each text cut to a short one."""
     from stillwatch.v1 import examples_pb2
@@ -84,11 +110,15 @@ def print_examples(console: Console, examples: "Sequence[examples_pb2.Example]")
     table.add_column("text", overflow="fold", min_width=24)
     for example in examples:
         label = examples_pb2.Label.Name(example.label).removeprefix("LABEL_").lower()
-        text = " ".join(example.text.split())
-        text = text if len(text) <= _EXCERPT else f"{text[: _EXCERPT - 1]}…"
+        text = _excerpt(example.text)
         cells = (example.id, label, example.technique, ", ".join(example.capabilities), example.source, text)
         table.add_row(*map(Text, cells))
     console.print(table)
+
+
+def _excerpt(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _EXCERPT else f"{line[: _EXCERPT - 1]}…"
 
 
 def _cells(result: "classifier_pb2.BatchResult") -> tuple[str, ...]:
@@ -100,9 +130,13 @@ def _cells(result: "classifier_pb2.BatchResult") -> tuple[str, ...]:
     technique = verdict.techniques[0].name if verdict.techniques and decision != "ALLOW" else ""
     return (
         f"[{_STYLES[decision]}]{decision}[/]",
-        f"{verdict.extraction_probability:.3f}",
+        _extraction(verdict),
         technique,
         ", ".join(c.name for c in verdict.capabilities if c.probability >= 0.5),
         f"{nearest.example_id} {nearest.cosine:.2f}" if nearest else "",
         verdict_pb2.Extent.Name(verdict.inspected.extent).removeprefix("EXTENT_").lower(),
     )
+
+
+def _extraction(verdict: "verdict_pb2.Verdict") -> str:
+    return "not judged" if verdict.HasField("abstention") else f"{verdict.extraction_probability:.3f}"

@@ -7,18 +7,20 @@ from index.live import Match
 
 
 class Decision(StrEnum):
-    """What the operator's thresholds make of the extraction probability."""
+    """What the operator's thresholds make of the extraction probability; ABSTAIN where there is none to trust."""
 
     ALLOW = "allow"
     REVIEW = "review"
     FLAG = "flag"
+    ABSTAIN = "abstain"
 
 
 class Extent(StrEnum):
-    """How much of a prompt was read."""
+    """How much of a prompt was read; NONE where the scorer cannot judge it."""
 
     FULL = "full"
     PARTIAL = "partial"
+    NONE = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,14 @@ class LabelScore:
 @dataclass(frozen=True, slots=True)
 class Reason:
     """A ground of the decision: a stable code, and a sentence for people that holds no prompt text."""
+
+    code: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Abstention:
+    """Why a prompt was not judged: a stable code, and a sentence for people."""
 
     code: str
     text: str
@@ -69,6 +79,8 @@ class Verdict:
         nearest_examples: The nearest known examples of both labels, highest cosine first.
         reasons: Why the decision is what it is.
         inspected: How much was read.
+        abstention: Why the prompt was not judged; None where it was. The scores of a prompt that was not judged mean
+            nothing.
     """
 
     decision: Decision
@@ -79,6 +91,7 @@ class Verdict:
     nearest_examples: tuple[Match, ...]
     reasons: tuple[Reason, ...]
     inspected: Inspection
+    abstention: Abstention | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Overlapping windows: how a prompt of any length reaches an encoder that reads 256 tokens."""
+"""Overlapping windows: how a prompt of any length reaches the encoder, and why what is buried in it is not diluted."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,17 +11,23 @@ class WindowPlan:
     Attributes:
         length: Tokens in a window, without the two special ones.
         overlap: Tokens that a window shares with the one before.
-        budget: The most tokens of one prompt that are encoded, overlaps counted.
+        budget: The most tokens of one prompt that are encoded on each scale, overlaps counted.
     """
 
     length: int = 254
     overlap: int = 64
-    budget: int = 2_032
+    budget: int = 12_700
 
     def __post_init__(self) -> None:
         """Refuse plans that cannot make progress."""
         if not 0 <= self.overlap < self.length <= self.budget:
             raise ValueError("a window plan needs 0 <= overlap < length <= budget")
+
+    @property
+    def finer(self) -> "WindowPlan":
+        """The plan of the second scale: half as long, its special tokens counted."""
+        length = max(1, (self.length - 2) // 2)
+        return WindowPlan(length, min(self.overlap // 2, length - 1), self.budget)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +61,19 @@ def cut(tokens: int, plan: WindowPlan) -> list[Window]:
         tail = allowed // 2
         starts = starts[: allowed - tail] + starts[len(starts) - tail :]
     return [Window(start, min(start + plan.length, tokens)) for start in starts]
+
+
+def cut_finer(tokens: int, plan: WindowPlan) -> list[Window]:
+    """Cut a prompt into the windows of the second scale.
+
+    Args:
+        tokens: How many tokens the prompt has.
+        plan: Lengths and budget of the first scale.
+
+    Returns:
+        Windows as cut returns them; none where the first scale's only window is as short.
+    """
+    return cut(tokens, plan.finer) if tokens > plan.finer.length else []
 
 
 def covered(windows: Sequence[Window]) -> int:

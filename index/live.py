@@ -110,9 +110,9 @@ def merged(found: Sequence[tuple[Side, Hits]], row: int, limit: int) -> list[Mat
         Matches, highest cosine first; of equal cosines the lower example id first.
     """
     matches = [
-        Match(side.examples[position], float(cosine))
+        Match(side.examples[position], cosine)
         for side, hits in found
-        for position, cosine in zip(hits.positions[row], hits.cosines[row], strict=True)
+        for position, cosine in zip(hits.positions[row].tolist(), hits.cosines[row].tolist(), strict=True)
         if position >= 0
     ]
     return sorted(matches, key=lambda match: (-match.cosine, match.example.id))[:limit]

@@ -39,7 +39,7 @@ class GatedEncoder(HashEncoder):
 
 
 class LinearHead:
-    def logits(self, features: Any, bags: Any) -> Any:
+    def logits(self, features: Any, terms: Any) -> Any:
         return np.stack([features[:, 0], features[:, 1]], axis=1)
 
 

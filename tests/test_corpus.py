@@ -34,8 +34,8 @@ def rows() -> list[SeedRow]:
     return load_corpus()
 
 
-def test_there_are_at_least_1200_examples_and_no_text_stands_twice(rows: list[SeedRow]) -> None:
-    assert len(rows) >= 1_200
+def test_there_are_at_least_6000_examples_and_no_text_stands_twice(rows: list[SeedRow]) -> None:
+    assert len(rows) >= 6_000
     assert len({row.example.id for row in rows}) == len(rows)
 
 
@@ -46,23 +46,23 @@ def test_at_least_half_is_benign(rows: list[SeedRow]) -> None:
 def test_every_technique_and_capability_is_there(rows: list[SeedRow]) -> None:
     techniques = Counter(row.example.technique for row in rows if row.example.technique)
     assert set(techniques) == TECHNIQUES
-    assert min(techniques.values()) >= 40
+    assert min(techniques.values()) >= 200
     for label in Label:
         capabilities = Counter(c for row in rows if row.example.label == label for c in row.example.capabilities)
         assert set(capabilities) == CAPABILITIES
-        assert min(capabilities.values()) >= 30
+        assert min(capabilities.values()) >= 150
 
 
 def test_hard_negatives_are_there(rows: list[SeedRow]) -> None:
     hard = [row for row in rows if row.kind.startswith("hard_")]
-    assert len(hard) >= 150
+    assert len(hard) >= 1_000
     assert all(row.example.label == Label.BENIGN for row in hard)
 
 
 def test_english_chinese_and_spanish_are_there_with_both_labels(rows: list[SeedRow]) -> None:
     found = Counter((row.example.language, row.example.label) for row in rows)
     assert {language for language, _ in found} == {"en", "zh", "es"}
-    assert min(found.values()) >= 30
+    assert min(found.values()) >= 180
 
 
 def test_lengths_and_domains_vary_under_both_labels(rows: list[SeedRow]) -> None:
@@ -71,6 +71,12 @@ def test_lengths_and_domains_vary_under_both_labels(rows: list[SeedRow]) -> None
         assert np.percentile(lengths, 10) < 150
         assert np.percentile(lengths, 95) > 1_500
         assert len({row.domain for row in rows if row.example.label == label}) > 100
+
+
+def test_twins_share_a_domain_under_both_labels(rows: list[SeedRow]) -> None:
+    twins = {row.domain for row in rows if row.kind.startswith("twin_")}
+    ordinary = {row.domain for row in rows if row.kind.startswith("hard_twin_")}
+    assert len(twins & ordinary) >= 250
 
 
 def test_length_alone_does_not_tell_the_labels(rows: list[SeedRow]) -> None:

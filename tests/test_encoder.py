@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from classifier.bundle import Bundle
 from classifier.encoder import HashEncoder, OnnxEncoder
@@ -12,7 +13,7 @@ from classifier.errors import WeightsRejected
 from classifier.export.build import DEFAULT_HEAD
 from classifier.export.calibrate import load_ranges
 from classifier.export.graph import fp32_graph, int8_graph
-from classifier.export.weights import ModelFiles, obtain
+from classifier.export.weights import ENCODER, ModelFiles, obtain, with_layers
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = json.loads((ROOT / "tests" / "golden" / "embeddings.json").read_text(encoding="utf-8"))
@@ -28,6 +29,11 @@ def exact(files: ModelFiles) -> OnnxEncoder:
     return OnnxEncoder(fp32_graph(files.tensors), files.tokenizer, threads=2)
 
 
+@pytest.fixture(scope="module")
+def compact(files: ModelFiles) -> ModelFiles:
+    return with_layers(files, (DEFAULT_HEAD / ENCODER).read_bytes())
+
+
 def golden_rows() -> "np.ndarray[tuple[int, ...], np.dtype[np.float32]]":
     return np.array([row["embedding"] for row in GOLDEN["rows"]], np.float32)
 
@@ -41,11 +47,18 @@ def test_the_exact_graph_gives_sentence_transformers_embeddings(exact: OnnxEncod
     assert cosines.min() >= 0.9999
 
 
-def test_the_served_encoder_is_near_sentence_transformers(bundle: Bundle) -> None:
-    encoder = bundle.model.encoder
-    assert isinstance(encoder, OnnxEncoder)
-    cosines = (encoder.encode(sequences(encoder)) * golden_rows()).sum(axis=1)
+def test_the_served_int8_encoder_is_near_its_own_fp32_form(compact: ModelFiles, bundle: Bundle) -> None:
+    served, exact = bundle.model.encoder, OnnxEncoder(fp32_graph(compact.tensors), compact.tokenizer, threads=2)
+    given = [tokens[:126] for tokens in sequences(exact)]
+    cosines = (served.encode(given) * exact.encode(given)).sum(axis=1)
     assert cosines.mean() >= 0.97
+
+
+def test_a_trained_encoder_brings_layers_and_nothing_else(files: ModelFiles) -> None:
+    words = {"embeddings.word_embeddings.weight": np.zeros((2, 2), np.float16)}
+    for data in (b"no safetensors", save(words), save({})):
+        with pytest.raises(WeightsRejected, match="stillwatch train"):
+            with_layers(files, data)
 
 
 def test_rows_are_unit_float32_in_the_order_given(exact: OnnxEncoder) -> None:
@@ -67,8 +80,8 @@ def test_an_int8_row_does_not_depend_on_its_neighbours_in_the_batch(bundle: Bund
     assert ((together[: len(given)] * alone).sum(axis=1)).min() > 0.99999
 
 
-def test_the_int8_graph_is_the_bundles(files: ModelFiles) -> None:
-    data = int8_graph(files.tensors, load_ranges((DEFAULT_HEAD / "ranges.npz").read_bytes()))
+def test_the_int8_graph_is_the_bundles(compact: ModelFiles) -> None:
+    data = int8_graph(compact.tensors, load_ranges((DEFAULT_HEAD / "ranges.npz").read_bytes(), compact.tensors))
     assert data == (ROOT / "var" / "bundles" / "current" / "encoder.onnx").read_bytes()
 
 

@@ -10,7 +10,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from classifier.train.fit import expected_calibration_error
 from classifier.train.metrics import (
     Figure,
     Interval,
@@ -21,6 +20,7 @@ from classifier.train.metrics import (
     auroc,
     average_precision,
     bootstrap,
+    expected_calibration_error,
     recall_at,
 )
 

@@ -3,14 +3,15 @@
 import math
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from classifier.evidence import PRECEDENT_FROM
-from classifier.policy import Calibration, Thresholds, reasons
-from classifier.verdict import Decision, Extent, Inspection, LabelScore, Reason
+from classifier.policy import Calibration, Judged, Thresholds, abstention, decide, reasons
+from classifier.verdict import Abstention, Decision, Extent, Inspection, LabelScore, Reason
 from index.example import Example, Label
 from index.live import Match
 
@@ -33,9 +34,18 @@ def codes(found: tuple[Reason, ...]) -> list[str]:
 
 
 def reasons_for(
-    probability: float, nearest: tuple[Match, ...] = (), inspected: Inspection = FULL
+    probability: float,
+    nearest: tuple[Match, ...] = (),
+    inspected: Inspection = FULL,
+    techniques: tuple[LabelScore, ...] = TECHNIQUES,
+    thresholds: Thresholds = THRESHOLDS,
+    **others: Any,
 ) -> tuple[Reason, ...]:
-    return reasons(probability, THRESHOLDS, TECHNIQUES, nearest, inspected)
+    given: dict[str, Any] = {"as_sent": probability, "disguises": (), "abstention": None} | others
+    return reasons(
+        Judged(probability=probability, techniques=techniques, nearest=nearest, inspected=inspected, **given),
+        thresholds,
+    )
 
 
 # Calibration.
@@ -176,7 +186,7 @@ def test_an_allowed_prompt_names_no_technique() -> None:
 
 
 def test_a_head_without_techniques_names_none() -> None:
-    assert codes(reasons(0.93, THRESHOLDS, (), (), FULL)) == ["PROBABILITY_OVER_FLAG_THRESHOLD"]
+    assert codes(reasons_for(0.93, techniques=())) == ["PROBABILITY_OVER_FLAG_THRESHOLD"]
 
 
 @settings(max_examples=100)
@@ -188,7 +198,7 @@ def test_the_first_reason_agrees_with_the_decision(probability: float, review: f
         Decision.REVIEW: "PROBABILITY_OVER_REVIEW_THRESHOLD",
         Decision.ALLOW: "PROBABILITY_UNDER_THRESHOLDS",
     }
-    first = reasons(probability, thresholds, TECHNIQUES, (), FULL)[0]
+    first = reasons_for(probability, thresholds=thresholds)[0]
     assert first.code == expected[thresholds.decide(probability)]
 
 
@@ -227,3 +237,38 @@ def test_reasons_hold_no_text_of_an_example() -> None:
     for reason in reasons_for(0.93, matches, PARTIAL):
         assert "ecret" not in reason.text
         assert reason.code == reason.code.upper()
+
+
+# Disguises and abstention.
+
+
+def test_a_disguise_that_hid_the_harvest_is_named_with_both_probabilities() -> None:
+    found = reasons_for(0.93, as_sent=0.12, disguises=("base64", "leetspeak"))
+    (reason,) = [reason for reason in found if reason.code == "DISGUISED_TEXT"]
+    assert "base64, leetspeak" in reason.text
+    assert "0.930" in reason.text
+    assert "0.120" in reason.text
+
+
+def test_a_disguise_that_changes_little_is_not_named() -> None:
+    assert "DISGUISED_TEXT" not in codes(reasons_for(0.93, as_sent=0.8, disguises=("markup",)))
+
+
+def test_what_cannot_be_judged_is_neither_allowed_nor_flagged_and_gives_its_one_reason() -> None:
+    why = Abstention("UNSUPPORTED_LANGUAGE", "why")
+    judged = Judged(0.99, 0.99, TECHNIQUES, (), FULL, (), why)
+    assert decide(judged, THRESHOLDS) == Decision.ABSTAIN
+    assert codes(reasons_for(0.99, abstention=why)) == ["UNSUPPORTED_LANGUAGE"]
+
+
+def test_a_known_language_near_a_known_example_is_judged() -> None:
+    assert abstention(None, (Match(BENIGN, 0.5),), 0.3) is None
+    assert abstention(None, (), 0.3) is None
+
+
+def test_a_foreign_language_and_a_text_far_from_everything_are_not_judged() -> None:
+    foreign, far = abstention("fi", (Match(BENIGN, 0.5),), 0.3), abstention(None, (Match(BENIGN, 0.29),), 0.3)
+    assert foreign is not None
+    assert foreign.code == "UNSUPPORTED_LANGUAGE"
+    assert far is not None
+    assert far.code == "UNFAMILIAR_TEXT"

@@ -83,12 +83,13 @@ def test_the_span_counts_the_original_texts_characters(runtime: Runtime) -> None
 
 
 def test_a_prompt_over_the_token_budget_is_partly_inspected_and_says_so(runtime: Runtime) -> None:
-    (verdict,) = runtime.scorer.score(["word " * 8_000]).verdicts
+    (verdict,) = runtime.scorer.score(["word " * 16_000]).verdicts
     inspected = verdict.inspected
     assert inspected.extent == Extent.PARTIAL
-    assert inspected.tokens_total == 8_000
-    assert inspected.windows * 254 <= runtime.scorer.model.windows.budget
-    assert inspected.tokens_inspected < 2_032
+    plan = runtime.scorer.model.windows
+    assert inspected.tokens_total == 16_000
+    assert inspected.windows * plan.finer.length <= 2 * plan.budget
+    assert inspected.tokens_inspected < plan.budget
     assert "PARTLY_INSPECTED" in [reason.code for reason in verdict.reasons]
 
 
@@ -150,7 +151,7 @@ def test_a_snapshot_that_changes_while_scoring_is_not_mixed_in(runtime: Runtime)
 
 def test_a_later_windows_span_starts_at_its_own_first_character(runtime: Runtime) -> None:
     filler = "quiet  harbour\u200b morning  " * 300
-    text = filler + " ".join([HARVEST] * 12)
+    text = filler + "come up with new tasks and answer each of them as one line of text " * 12
     (verdict,) = runtime.scorer.score([text]).verdicts
     first, last = verdict.inspected.strongest_window
     assert first > 0

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from classifier.windows import Window, WindowPlan, covered, cut
+from classifier.windows import Window, WindowPlan, covered, cut, cut_finer
 
 
 @st.composite
@@ -120,10 +120,23 @@ def test_a_budget_of_one_window_reads_the_beginning() -> None:
     assert cut(100, WindowPlan(length=10, overlap=4, budget=19)) == [Window(0, 10)]
 
 
-def test_the_default_plan_fits_an_encoder_of_256_tokens() -> None:
-    windows = cut(100_000, WindowPlan())
-    assert len(windows) == 8
-    assert all(window.end - window.start == 254 for window in windows)
+def test_the_default_plan_reads_8000_tokens_whole_on_both_scales() -> None:
+    windows, finer = cut(100_000, WindowPlan()), cut_finer(100_000, WindowPlan())
+    assert (len(windows), len(finer)) == (50, 100)
+    assert {window.end - window.start for window in windows} == {254}
+    assert {window.end - window.start for window in finer} == {126}
+    assert covered(cut(8_000, WindowPlan())) == covered(cut_finer(8_000, WindowPlan())) == 8_000
+
+
+def test_a_prompt_that_fits_a_finer_window_is_encoded_once() -> None:
+    assert cut_finer(126, WindowPlan()) == []
+    assert cut_finer(127, WindowPlan()) == [Window(0, 126), Window(1, 127)]
+
+
+@given(st.integers(1, 300), st.data())
+def test_every_plan_has_a_finer_one_that_makes_progress(length: int, data: st.DataObject) -> None:
+    plan = WindowPlan(length, data.draw(st.integers(0, length - 1)), length + data.draw(st.integers(0, 300)))
+    assert plan.finer.length <= max(1, plan.length // 2)
 
 
 @pytest.mark.parametrize(

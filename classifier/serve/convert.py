@@ -31,8 +31,13 @@ _DECISIONS = {
     Decision.ALLOW: verdict_pb2.DECISION_ALLOW,
     Decision.REVIEW: verdict_pb2.DECISION_REVIEW,
     Decision.FLAG: verdict_pb2.DECISION_FLAG,
+    Decision.ABSTAIN: verdict_pb2.DECISION_ABSTAIN,
 }
-_EXTENTS = {Extent.FULL: verdict_pb2.EXTENT_FULL, Extent.PARTIAL: verdict_pb2.EXTENT_PARTIAL}
+_EXTENTS = {
+    Extent.FULL: verdict_pb2.EXTENT_FULL,
+    Extent.PARTIAL: verdict_pb2.EXTENT_PARTIAL,
+    Extent.NONE: verdict_pb2.EXTENT_NONE,
+}
 
 
 def prompt_text(prompt: classifier_pb2.Prompt) -> str:
@@ -133,15 +138,16 @@ def neighbour(match: Match) -> verdict_pb2.Neighbour:
 
 
 def verdict(found: Verdict) -> verdict_pb2.Verdict:
-    """A verdict on the wire."""
+    """A verdict on the wire; without scores where there is no judgement."""
     inspected = found.inspected
     first, last = inspected.strongest_window
+    judged = found.abstention is None
     return verdict_pb2.Verdict(
         decision=_DECISIONS[found.decision],
-        extraction_probability=found.extraction_probability,
-        extraction_logit=found.extraction_logit,
-        techniques=_scores(found.techniques),
-        capabilities=_scores(found.capabilities),
+        extraction_probability=found.extraction_probability if judged else 0.0,
+        extraction_logit=found.extraction_logit if judged else 0.0,
+        techniques=_scores(found.techniques) if judged else [],
+        capabilities=_scores(found.capabilities) if judged else [],
         nearest_examples=[neighbour(match) for match in found.nearest_examples],
         reasons=[verdict_pb2.Reason(code=reason.code, text=reason.text) for reason in found.reasons],
         inspected=verdict_pb2.Inspection(
@@ -151,6 +157,9 @@ def verdict(found: Verdict) -> verdict_pb2.Verdict:
             windows=inspected.windows,
             strongest_window=verdict_pb2.Span(start_char=first, end_char=last),
         ),
+        abstention=None
+        if found.abstention is None
+        else verdict_pb2.Abstention(code=found.abstention.code, text=found.abstention.text),
     )
 
 

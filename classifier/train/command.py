@@ -1,6 +1,7 @@
 """`stillwatch train` and `stillwatch evaluate`: what they do, with the extra's packages imported late."""
 
 import hashlib
+import shlex
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -10,19 +11,21 @@ from classifier.corpus import load_corpus
 from classifier.encoder import OnnxEncoder
 from classifier.errors import MissingExtra
 from classifier.export.calibrate import dump_ranges, load_ranges, measure_ranges
-from classifier.export.graph import int8_graph
-from classifier.export.weights import obtain
+from classifier.export.graph import fp32_graph, int8_graph
+from classifier.export.weights import dump_layers, obtain, with_layers
 from classifier.manifest import HeadCard
 from classifier.runtime import open_runtime
+from classifier.text import fold
 from classifier.windows import WindowPlan
 
-CALIBRATION_TEXTS = 256
+ACTIVATION_TEXTS = 400
+RANGE_TEXTS = 256
 
 
 def train(
     output: Path, cache: Path, *, threads: int, seed: int = 0, progress: Callable[[str], None] = lambda _: None
 ) -> HeadCard:
-    """Calibrate the int8 encoder, fit the head on the seed corpus and write ranges.npz, head.onnx and head.json.
+    """Make the compact encoder, fit the head, and write encoder.safetensors, ranges.npz, head.onnx and head.json.
 
     Args:
         output: The folder to write into.
@@ -40,23 +43,26 @@ def train(
         DataRejected: When the corpus is broken.
     """
     try:
+        from classifier.train.compact import compacted
         from classifier.train.fit import fit_head
         from classifier.train.publish import write_head
     except ModuleNotFoundError as error:
         raise MissingExtra(str(error.name), "evaluate") from None
     rows, plan = load_corpus(), WindowPlan()
     progress("reading the published model")
-    files = obtain(cache)
+    published = obtain(cache)
+    by_hash = sorted((row.example.text for row in rows), key=lambda text: hashlib.sha256(text.encode()).digest())
+    progress("compacting the published model")
+    exact = OnnxEncoder(fp32_graph(published.tensors), published.tokenizer, threads=threads)
+    tokens = exact.tokenise([fold(text) for text in by_hash[:ACTIVATION_TEXTS]])
+    layers = dump_layers(compacted(published.tensors, [exact.framed(t.ids[: plan.length]) for t in tokens]))
+    files = with_layers(published, layers)
     progress("measuring the inputs of every matrix product")
-    by_hash = sorted(rows, key=lambda row: hashlib.sha256(row.example.text.encode()).digest())
-    ranges = dump_ranges(
-        measure_ranges(files, [row.example.text for row in by_hash[:CALIBRATION_TEXTS]], threads=threads)
-    )
-    encoder = OnnxEncoder(int8_graph(files.tensors, load_ranges(ranges)), files.tokenizer, threads=threads)
+    ranges = dump_ranges(measure_ranges(files, by_hash[:RANGE_TEXTS], threads=threads))
+    graph = int8_graph(files.tensors, load_ranges(ranges, files.tensors))
+    encoder = OnnxEncoder(graph, files.tokenizer, threads=threads)
     head = fit_head(rows, encoder, plan, seed=seed, progress=progress)
-    card = write_head(output, head, rows, plan, seed)
-    (output / "ranges.npz").write_bytes(ranges)
-    return card
+    return write_head(output, head, layers, ranges, rows, plan, seed)
 
 
 def evaluate_file(
@@ -65,7 +71,9 @@ def evaluate_file(
     settings: Settings,
     *,
     draws: int = 1_000,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    evasions: bool = False,
+    suspects: Path | None = None,
+    progress: Callable[[str], None] = lambda doing: None,
 ) -> list[Path]:
     """Measure the scorer on a file of labelled prompts and write the report.
 
@@ -76,25 +84,33 @@ def evaluate_file(
         output: The report's folder.
         settings: Where the bundle is.
         draws: Bootstrap resamples.
-        progress: Told how many of how many rows are scored.
+        evasions: Whether to measure evasions, rewordings and long context as well.
+        suspects: A file of ids of rows that are believed to be mislabelled, one a line.
+        progress: Told what is being done.
 
     Returns:
         The files written, the Markdown report last.
 
     Raises:
         MissingExtra: When scikit-learn or matplotlib is not installed.
-        DataRejected: When the rows cannot be read.
+        DataRejected: When the rows or the ids cannot be read, or do not suffice.
         BundleRejected: When the bundle cannot be opened.
     """
     try:
-        from classifier.train.evaluate import evaluate, read_evaluation
+        from classifier.train.evaluate import evaluate
+        from classifier.train.labelled import read_evaluation, read_suspects
         from classifier.train.report import write_report
     except ModuleNotFoundError as error:
         raise MissingExtra(str(error.name), "evaluate") from None
     rows = read_evaluation(file)
+    ids = frozenset[str]() if suspects is None else read_suspects(suspects)
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder) / "examples.db"
         with open_runtime(settings, store=store) as runtime:
-            evaluation = evaluate(rows, runtime.scorer, load_corpus(), draws=draws, progress=progress)
-    command = f"stillwatch evaluate {file} --output {output} --draws {draws}"
-    return write_report(evaluation, output, command=command)
+            evaluation = evaluate(
+                rows, runtime.scorer, load_corpus(), draws=draws, suspects=ids, evasions=evasions, progress=progress
+            )
+    command = ["stillwatch", "evaluate", str(file), "--output", str(output), "--draws", str(draws)]
+    command += ["--evasions"] if evasions else []
+    command += [] if suspects is None else ["--suspects", str(suspects)]
+    return write_report(evaluation, output, command=shlex.join(command))

@@ -3,148 +3,134 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from classifier.corpus import SeedRow
-from classifier.errors import DataRejected, InvalidPrompt
-from classifier.rows import read_rows
+from classifier.errors import DataRejected
 from classifier.scorer import Scorer
-from classifier.text import canonical
 from classifier.train.baselines import EXTRACTION, baseline_scores
-from classifier.train.fit import expected_calibration_error
-from classifier.train.metrics import (
-    Interval,
-    Scores,
-    Truth,
-    auroc,
-    average_precision,
-    bootstrap,
-    cluster_means,
-    recall_at,
+from classifier.train.judged import REFUSED, judge
+from classifier.train.labelled import EvaluationRow
+from classifier.train.metrics import Interval, Scores, Truth, auroc, average_precision
+from classifier.train.resampled import bootstrap_calibration, bootstrap_labels
+from classifier.train.robustness import Robustness, measure_robustness
+from classifier.train.tables import (
+    AbstentionRow,
+    Failure,
+    GroupRow,
+    OrdinaryRow,
+    PartRow,
+    Tables,
+    TechniqueRow,
 )
-from index.example import MAX_TEXT_CHARS
 
 MODEL = "Stillwatch"
-HARD = ("hard_negative", "benign")
-_BATCH = 256
 
 
 @dataclass(frozen=True, slots=True)
-class EvaluationRow:
-    """A labelled prompt.
+class Selection:
+    """The model's headline figures of extraction on some of the rows, at thresholds that these rows set.
 
     Attributes:
-        text: The prompt.
-        extraction: Whether it is of a kind used for harvesting.
-        capabilities: What it targets.
-        source: Where it comes from.
-        group: The kind of source.
-        language: A language code.
-        template: Its template within the source, or the whole source where rows were rendered from one template;
-            its own number otherwise.
-        weak: Labels that the text alone may not show.
+        name: Which rows.
+        rows: How many.
+        positives: How many are extraction.
+        ranking: AUROC, recall at 1 % and at 0.1 % false positives.
+        calibration_error: ECE in 15 bins.
+        reviewed: Share of negatives reviewed or flagged.
+        flagged: Share of negatives flagged.
+        caught: Share of positives flagged.
     """
 
-    text: str
-    extraction: bool
-    capabilities: frozenset[str]
-    source: str
-    group: str
-    language: str
-    template: str
-    weak: frozenset[str]
+    name: str
+    rows: int
+    positives: int
+    ranking: list[Interval]
+    calibration_error: Interval
+    reviewed: Interval
+    flagged: Interval
+    caught: Interval
+
+
+@dataclass(frozen=True, slots=True)
+class Plotted:
+    """Scores of the strict rows, for the pictures.
+
+    Attributes:
+        logits: (n,) raw extraction logits.
+        probabilities: (n,) extraction probabilities.
+        truth: (n,) what the rows are.
+        baselines: For each baseline (n,) scores.
+    """
+
+    logits: Scores
+    probabilities: Scores
+    truth: Truth
+    baselines: Mapping[str, Scores]
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """All figures of one run.
+    """All figures of one run. All intervals are 95 % ones.
 
     Attributes:
         bundle: The bundle's version.
         revision: The example store's revision.
         rows: How many rows were scored.
         strict_rows: How many count for extraction's strict figures.
+        thresholds: The review and flag thresholds in force.
+        cuts: The raw logits over which 1 % and 0.1 % of the strict negatives stand.
+        selections: The headline figures on all strict rows, and on other selections of rows.
+        suspects: Ids of rows that are believed to be mislabelled and stand in the file, in order.
+        suspects_elsewhere: How many such ids the file does not hold.
         extraction: For each scorer AUROC and recall at 1 % and 0.1 % false positives, strict.
-        extraction_weak: The same figures of the model with weak rows in.
         capability_macro: For each scorer the mean AUROC and average precision over capabilities, strict.
         capabilities: For each capability the model's AUROC and average precision, strict.
-        sources: A table of sources.
+        techniques: Figures for each technique.
+        languages: Figures for each language.
+        lengths: Figures for each length bucket.
+        ordinary: False positives for each source of ordinary use.
+        abstentions: Rows that were not judged.
+        false_alarms: The worst strict negatives.
+        misses: The worst strict positives.
         groups: A table of groups.
-        languages: A table of languages.
-        thresholds: The review and flag thresholds in force.
-        false_positives: Share of all strict negatives that are reviewed or flagged, and flagged.
-        flagged_hard: Share of benign and hard-negative rows flagged, by group.
-        calibration_error: ECE of the extraction probability on strict rows.
-        probabilities: (n,) extraction probabilities of strict rows, for the pictures.
-        truth: (n,) what they are.
-        baselines: For each baseline (n,) scores of strict rows, for the pictures.
+        sources: A table of sources.
+        robustness: Evasions and long prompts; None when they were not measured.
+        plotted: What the pictures show.
     """
 
     bundle: str
     revision: int
     rows: int
     strict_rows: int
-    extraction: dict[str, list[Interval]]
-    extraction_weak: list[Interval]
-    capability_macro: dict[str, list[float]]
-    capabilities: dict[str, list[Interval]]
-    sources: list[dict[str, object]]
-    groups: list[dict[str, object]]
-    languages: list[dict[str, object]]
     thresholds: tuple[float, float]
-    false_positives: list[Interval]
-    flagged_hard: dict[str, float]
-    calibration_error: float
-    probabilities: Scores
-    truth: Truth
-    baselines: dict[str, Scores]
+    cuts: tuple[float, ...]
+    selections: list[Selection]
+    suspects: list[str]
+    suspects_elsewhere: int
+    extraction: dict[str, list[Interval]]
+    capability_macro: dict[str, list[Interval]]
+    capabilities: dict[str, list[Interval]]
+    techniques: list[TechniqueRow]
+    languages: list[PartRow]
+    lengths: list[PartRow]
+    ordinary: list[OrdinaryRow]
+    abstentions: list[AbstentionRow]
+    false_alarms: list[Failure]
+    misses: list[Failure]
+    groups: list[GroupRow]
+    sources: list[GroupRow]
+    robustness: Robustness | None
+    plotted: Plotted
 
     def as_json(self) -> dict[str, object]:
         """The figures without the per-row scores; numbers that the rows do not determine are None."""
-        kept = {k: v for k, v in asdict(self).items() if k not in ("probabilities", "truth", "baselines")}
+        kept = asdict(self)
+        del kept["plotted"]
         cleaned = _without_nan(kept)
         assert isinstance(cleaned, dict)
         return cleaned
-
-
-def read_evaluation(path: Path) -> list[EvaluationRow]:
-    """Read labelled prompts: {text, extraction, capabilities, source, group, lang} and, if there, weak and template.
-
-    Args:
-        path: A .jsonl or .jsonl.gz file.
-
-    Returns:
-        The rows.
-
-    Raises:
-        DataRejected: When the file has no rows, or a row lacks a field.
-    """
-    rows = []
-    for number, row in read_rows(path):
-        try:
-            source = str(row.get("source") or "unnamed")
-            rows.append(
-                EvaluationRow(
-                    text=_text(row["text"]),
-                    extraction=_truth(row["extraction"]),
-                    capabilities=_names(row["capabilities"]),
-                    source=source,
-                    group=str(row.get("group") or "ungrouped"),
-                    language=str(row.get("lang") or "unknown"),
-                    template=_template(row, source, number),
-                    weak=_names(row.get("weak")),
-                )
-            )
-        except (KeyError, TypeError, InvalidPrompt) as error:
-            raise DataRejected(
-                f"{path.name}, line {number}: needs text, extraction and capabilities ({error}): mend the row"
-            ) from None
-    if not rows:
-        raise DataRejected(f"{path.name} holds no rows: give labelled prompts")
-    return rows
 
 
 def evaluate(
@@ -153,7 +139,9 @@ def evaluate(
     corpus: Sequence[SeedRow],
     *,
     draws: int = 1_000,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    suspects: frozenset[str] = frozenset(),
+    evasions: bool = False,
+    progress: Callable[[str], None] = lambda doing: None,
 ) -> Evaluation:
     """Score the rows and compute every figure.
 
@@ -162,161 +150,103 @@ def evaluate(
         scorer: What is evaluated.
         corpus: The seed corpus, on which the TF-IDF baseline is trained.
         draws: Bootstrap resamples.
-        progress: Told how many of how many rows are scored.
+        suspects: Ids of rows that are believed to be mislabelled; the headline figures are given without them, too.
+        evasions: Whether to measure evasions and long prompts as well.
+        progress: Told what is being done.
 
     Returns:
         The figures.
+
+    Raises:
+        DataRejected: When the scorer refuses a row, or there are too few rows to measure evasions with.
     """
-    labels = scorer.model.labels
-    names = (EXTRACTION, *labels.capabilities)
-    logits, scores, revision = _score(rows, scorer, progress)
-    everything: dict[str, Mapping[str, Scores]] = {
-        MODEL: {EXTRACTION: logits, **{name: scores[:, 1 + i] for i, name in enumerate(labels.capabilities)}},
-        **baseline_scores(corpus, labels, [row.text for row in rows]),
-    }
-    truth = {EXTRACTION: np.array([row.extraction for row in rows])}
-    truth |= {name: np.array([name in row.capabilities for row in rows]) for name in labels.capabilities}
-    strict = {name: _strict(rows, EXTRACTION if name == EXTRACTION else "capabilities") for name in names}
-    clusters = np.array([row.template for row in rows], dtype=object)
-
-    def figures(which: str, name: str, kept: NDArray[np.bool_], wanted: list[Callable[..., float]]) -> list[Interval]:
-        return bootstrap(everything[which][name][kept], truth[name][kept], clusters[kept].tolist(), wanted, draws=draws)
-
-    extraction_figures: list[Callable[..., float]] = [auroc, recall_at(0.01), recall_at(0.001)]
-    capability_figures: list[Callable[..., float]] = [auroc, average_precision]
-    capabilities = {
-        which: {name: figures(which, name, strict[name], capability_figures) for name in labels.capabilities}
-        for which in everything
-    }
-    kept = strict[EXTRACTION]
-    probability = scores[:, 0]
-    tables = _Tables(rows, probability, logits, kept, scorer)
+    judged = judge(scorer, [row.text for row in rows], lambda done: progress(f"scored {done:,} of {len(rows):,} rows"))
+    refused = [row.id for row, code in zip(rows, judged.abstentions, strict=True) if code == REFUSED]
+    if refused:
+        raise DataRejected(f"{len(refused)} rows are refused by the scorer, {refused[0]} the first: leave them out")
+    tables = Tables(rows, judged, draws)
+    strict, negatives = tables.strict, tables.strict & ~tables.truth
+    progress("scoring the baselines")
+    baselines = baseline_scores(corpus, scorer.model.labels, [row.text for row in rows])
+    progress("drawing intervals")
+    macro, each = _capabilities(tables, scorer.model.labels.capabilities, baselines, draws)
+    found = [row.id for row in rows if row.id in suspects]
+    trusted = np.array([row.id not in suspects for row in rows], bool)
+    selections = [_selection("all strict rows", tables, strict)]
+    selections.append(_selection("judged rows only", tables, strict & judged.judged))
+    if found:
+        selections.append(_selection("without suspects", tables, strict & trusted))
+    selections.append(_selection("weak rows in", tables, np.ones(len(rows), bool)))
     return Evaluation(
         bundle=scorer.model.version,
-        revision=revision,
+        revision=judged.revision,
         rows=len(rows),
-        strict_rows=int(kept.sum()),
-        extraction={which: figures(which, EXTRACTION, kept, extraction_figures) for which in everything},
-        extraction_weak=figures(MODEL, EXTRACTION, np.ones(len(rows), bool), extraction_figures),
-        capability_macro={
-            which: [float(np.nanmean([found[i].value for found in table.values()])) for i in range(2)]
-            for which, table in capabilities.items()
-        },
-        capabilities=capabilities[MODEL],
-        sources=tables.by(lambda row: row.source),
-        groups=tables.by(lambda row: row.group),
-        languages=tables.by(lambda row: row.language),
+        strict_rows=int(strict.sum()),
         thresholds=(scorer.model.thresholds.review, scorer.model.thresholds.flag),
-        false_positives=_false_positives(
-            probability[kept & ~truth[EXTRACTION]],
-            clusters[kept & ~truth[EXTRACTION]].tolist(),
-            (scorer.model.thresholds.review, scorer.model.thresholds.flag),
-            draws,
+        cuts=tables.cuts,
+        selections=selections,
+        suspects=found,
+        suspects_elsewhere=len(suspects) - len(set(found)),
+        extraction={
+            MODEL: selections[0].ranking,
+            **{which: tables.ranking(scores[EXTRACTION], strict) for which, scores in baselines.items()},
+        },
+        capability_macro=macro,
+        capabilities=each,
+        techniques=tables.techniques(),
+        languages=tables.languages(),
+        lengths=tables.lengths(),
+        ordinary=tables.ordinary(),
+        abstentions=tables.abstentions(),
+        false_alarms=tables.false_alarms(),
+        misses=tables.misses(),
+        groups=tables.by(lambda row: row.group),
+        sources=tables.by(lambda row: row.source),
+        robustness=measure_robustness(
+            rows, judged, scorer, cuts=tables.cuts, negatives=negatives, draws=draws, progress=progress
+        )
+        if evasions
+        else None,
+        plotted=Plotted(
+            judged.logits[strict],
+            judged.probabilities[strict, 0],
+            tables.truth[strict],
+            {which: scores[EXTRACTION][strict] for which, scores in baselines.items()},
         ),
-        flagged_hard=tables.flagged_hard(),
-        calibration_error=expected_calibration_error(probability[kept], truth[EXTRACTION][kept]),
-        probabilities=probability[kept],
-        truth=truth[EXTRACTION][kept],
-        baselines={which: table[EXTRACTION][kept] for which, table in everything.items() if which != MODEL},
     )
 
 
-class _Tables:
-    """Rows of figures for each source, group or language."""
-
-    def __init__(
-        self,
-        rows: Sequence[EvaluationRow],
-        probability: Scores,
-        logits: Scores,
-        kept: NDArray[np.bool_],
-        scorer: Scorer,
-    ) -> None:
-        self._rows = rows
-        self._probability = probability
-        self._kept = kept
-        self._logits = logits
-        self._truth = np.array([row.extraction for row in rows])
-        self._flag = scorer.model.thresholds.flag
-        self._review = scorer.model.thresholds.review
-        negatives = logits[kept & ~self._truth]
-        self._one_percent = float(np.quantile(negatives, 0.99)) if len(negatives) else math.nan
-
-    def by(self, key: Callable[[EvaluationRow], str]) -> list[dict[str, object]]:
-        """One row of figures for each value of the key, in alphabetical order."""
-        values = np.array([key(row) for row in self._rows])
-        return [self._row(str(value), values == value) for value in sorted(set(values))]
-
-    def flagged_hard(self) -> dict[str, float]:
-        """Share of each benign group's rows that the default threshold flags."""
-        groups = np.array([row.group for row in self._rows])
-        flagged = self._probability >= self._flag
-        return {name: float(flagged[groups == name].mean()) for name in HARD if (groups == name).any()}
-
-    def _row(self, name: str, inside: NDArray[np.bool_]) -> dict[str, object]:
-        positive, strict = inside & self._truth, inside & self._kept
-        return {
-            "name": name,
-            "rows": int(inside.sum()),
-            "extraction": int(positive.sum()),
-            "strict": int(strict.sum()),
-            "flagged": float((self._probability[inside] >= self._flag).mean()),
-            "reviewed": float((self._probability[inside] >= self._review).mean()),
-            "over_one_percent": float((self._logits[inside] > self._one_percent).mean()),
-            "median_probability": float(np.median(self._probability[inside])),
-        }
+def _selection(name: str, tables: Tables, kept: Truth) -> Selection:
+    judged, positives, negatives = tables.judged, kept & tables.truth, kept & ~tables.truth
+    return Selection(
+        name=name,
+        rows=int(kept.sum()),
+        positives=int(positives.sum()),
+        ranking=tables.ranking(judged.logits, kept),
+        calibration_error=bootstrap_calibration(
+            judged.probabilities[kept, 0], tables.truth[kept], tables.clusters[kept].tolist(), draws=tables.draws
+        ),
+        reviewed=tables.mean(judged.reviewed, negatives),
+        flagged=tables.mean(judged.flagged, negatives),
+        caught=tables.mean(judged.flagged, positives),
+    )
 
 
-def _score(
-    rows: Sequence[EvaluationRow], scorer: Scorer, progress: Callable[[int, int], None]
-) -> tuple[Scores, Scores, int]:
-    """Raw extraction logits (n,), probabilities (n, 1 + capabilities) and the index revision."""
-    logits, scores, revision = [], [], 0
-    for start in range(0, len(rows), _BATCH):
-        scored = scorer.score([row.text for row in rows[start : start + _BATCH]])
-        revision = scored.provenance.index_revision
-        for verdict in scored.verdicts:
-            logits.append(verdict.extraction_logit)
-            scores.append([verdict.extraction_probability, *(c.probability for c in verdict.capabilities)])
-        progress(len(logits), len(rows))
-    return np.array(logits), np.array(scores), revision
-
-
-def _false_positives(
-    negatives: Scores, clusters: list[str], thresholds: tuple[float, float], draws: int
-) -> list[Interval]:
-    """The share of negatives at or over each threshold."""
-    over = np.stack([negatives >= threshold for threshold in thresholds], axis=1).astype(np.float64)
-    return cluster_means(over, clusters, draws=draws)
-
-
-def _strict(rows: Sequence[EvaluationRow], label: str) -> NDArray[np.bool_]:
-    return np.array([label not in row.weak for row in rows])
-
-
-def _template(row: Mapping[str, object], source: str, number: int) -> str:
-    if row.get("template") or row.get("rendered"):
-        return f"{source}/{row.get('template') or ''}"
-    return f"{source}#{number}"
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError("text must be a string")
-    canonical(value, MAX_TEXT_CHARS)
-    return value
-
-
-def _truth(value: object) -> bool:
-    if value not in (0, 1):  # True and False are 1 and 0
-        raise TypeError("extraction must be true, false, 1 or 0")
-    return bool(value)
-
-
-def _names(value: object) -> frozenset[str]:
-    if not isinstance(value, list | None):
-        raise TypeError("capabilities and weak must be lists")
-    return frozenset(map(str, value or []))
+def _capabilities(
+    tables: Tables, names: Sequence[str], baselines: Mapping[str, Mapping[str, Scores]], draws: int
+) -> tuple[dict[str, list[Interval]], dict[str, list[Interval]]]:
+    """The means of each scorer over capabilities, and the model's figures of each capability."""
+    if not names:
+        return {}, {}
+    kept = np.array(["capabilities" not in row.weak for row in tables.rows], bool)
+    truth = np.array([[name in row.capabilities for name in names] for row in tables.rows], bool)[kept]
+    scores = {MODEL: tables.judged.probabilities[:, 1:]}
+    scores |= {which: np.stack([table[name] for name in names], axis=1) for which, table in baselines.items()}
+    clusters, figures = tables.clusters[kept].tolist(), (auroc, average_precision)
+    found = {
+        which: bootstrap_labels(table[kept], truth, clusters, figures, draws=draws) for which, table in scores.items()
+    }
+    return {which: macro for which, (macro, _) in found.items()}, dict(zip(names, found[MODEL][1], strict=True))
 
 
 def _without_nan(value: object) -> object:
@@ -324,4 +254,4 @@ def _without_nan(value: object) -> object:
         return {key: _without_nan(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value

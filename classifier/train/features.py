@@ -1,4 +1,4 @@
-"""The seed corpus as the head sees it: one row for each window, with evidence that leaves the row's own kin out."""
+"""The seed corpus as training sees it: rows cut into windows, with evidence that leaves a row's own kin out."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from classifier.corpus import SeedRow
 from classifier.encoder import Encoder
 from classifier.scorer import Labels
 from classifier.text import fold
-from classifier.windows import WindowPlan, cut
+from classifier.windows import WindowPlan, cut, cut_finer
 from index.example import Label
 from index.live import Side, Snapshot
 from index.search import FaissIndex
@@ -22,20 +22,35 @@ Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
-class Windows:
-    """The windows of all rows.
+class Targets:
+    """What the rows are.
 
     Attributes:
-        embeddings: (w, d) float32 unit rows.
-        owners: (w,) for each window the number of its row, ascending.
-        first: (rows,) for each row the number of its first window.
-        bags: (w, buckets) sparse: the words of each window.
+        extraction: (rows,) bool.
+        techniques: (rows,) int64, -1 for a benign row.
+        capabilities: (rows, capabilities) bool.
     """
 
-    embeddings: Floats
+    extraction: NDArray[np.bool_]
+    techniques: NDArray[np.int64]
+    capabilities: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """The windows of all rows, before they are encoded.
+
+    Attributes:
+        sequences: Token ids of each window.
+        owners: (w,) for each window the number of its row, ascending.
+        first: (rows,) for each row the number of its first window.
+        finer: (w,) whether a window is of the second scale; those stand after a row's others.
+    """
+
+    sequences: list[list[int]]
     owners: NDArray[np.int64]
     first: NDArray[np.int64]
-    bags: sparse.csr_matrix
+    finer: NDArray[np.bool_]
 
 
 def labels_of(rows: Sequence[SeedRow]) -> Labels:
@@ -45,40 +60,52 @@ def labels_of(rows: Sequence[SeedRow]) -> Labels:
     return Labels(tuple(sorted(techniques)), tuple(sorted(capabilities)))
 
 
-def encode_windows(texts: Sequence[str], encoder: Encoder, plan: WindowPlan) -> Windows:
-    """Encode every window of every text.
+def targets_of(rows: Sequence[SeedRow], labels: Labels) -> Targets:
+    """What the rows are, as numbers."""
+    names = list(labels.techniques)
+    return Targets(
+        extraction=np.array([row.example.label == Label.EXTRACTION for row in rows]),
+        techniques=np.array([names.index(row.example.technique) if row.example.technique else -1 for row in rows]),
+        capabilities=np.array([[name in row.example.capabilities for name in labels.capabilities] for row in rows]),
+    )
+
+
+def cut_windows(texts: Sequence[str], encoder: Encoder, plan: WindowPlan) -> Windows:
+    """Tokenise texts and cut them, as the scorer does.
 
     Args:
         texts: The rows' texts.
-        encoder: What encodes.
+        encoder: Its tokenizer counts.
         plan: How texts are cut.
 
     Returns:
         The windows.
     """
-    sequences, owners = [], []
+    sequences, owners, finer = [], [], []
     for row, tokens in enumerate(encoder.tokenise([fold(text) for text in texts])):
-        for window in cut(len(tokens.ids), plan):
-            sequences.append(tokens.ids[window.start : window.end])
-            owners.append(row)
+        long, short = cut(len(tokens.ids), plan), cut_finer(len(tokens.ids), plan)
+        sequences += [tokens.ids[window.start : window.end] for window in (*long, *short)]
+        owners += [row] * (len(long) + len(short))
+        finer += [False] * len(long) + [True] * len(short)
     numbers = np.array(owners, np.int64)
-    first = np.searchsorted(numbers, np.arange(len(texts)))
-    return Windows(encoder.encode(sequences), numbers, first, _bags(sequences))
+    return Windows(sequences, numbers, np.searchsorted(numbers, np.arange(len(texts))), np.array(finer))
 
 
-def _bags(sequences: Sequence[Sequence[int]]) -> sparse.csr_matrix:
-    found = [lexical.terms(sequence) for sequence in sequences]
-    ends = np.cumsum([0, *(len(buckets) for buckets, _ in found)])
-    buckets, values = (np.concatenate([pair[side] for pair in found]) for side in (0, 1))
-    return sparse.csr_matrix((values, buckets, ends), shape=(len(sequences), lexical.BUCKETS))
+def bags_of(sequences: Sequence[Sequence[int]]) -> sparse.csr_matrix:
+    """(n, buckets) float32 sparse: the terms of each window."""
+    found = lexical.terms(sequences)
+    held = found.counts > 0
+    ends = np.append(0, np.cumsum(held.sum(axis=1)))
+    return sparse.csr_matrix((found.counts[held], found.buckets[held], ends), shape=(len(sequences), lexical.BUCKETS))
 
 
-def snapshot_of(rows: Sequence[SeedRow], windows: Windows) -> Snapshot:
+def snapshot_of(rows: Sequence[SeedRow], windows: Windows, embeddings: Floats) -> Snapshot:
     """The rows as the index holds them: by their first window.
 
     Args:
         rows: Seed rows.
         windows: Their windows.
+        embeddings: (w, d) float32 unit rows.
 
     Returns:
         A snapshot at revision 0.
@@ -86,19 +113,20 @@ def snapshot_of(rows: Sequence[SeedRow], windows: Windows) -> Snapshot:
     sides = []
     for label in (Label.EXTRACTION, Label.BENIGN):
         held = [number for number, row in enumerate(rows) if row.example.label == label]
-        vectors = windows.embeddings[windows.first[held]]
+        vectors = embeddings[windows.first[held]]
         sides.append(Side(tuple(rows[number].example for number in held), FaissIndex(vectors)))
     return Snapshot(0, sides[0], sides[1])
 
 
-def training_features(rows: Sequence[SeedRow], windows: Windows, labels: Labels) -> Floats:
-    """Embedding and evidence of every window, as if no example of the row's own domain were known.
+def evidence_of(rows: Sequence[SeedRow], windows: Windows, embeddings: Floats, labels: Labels) -> Floats:
+    """Neighbour evidence of every window, as if no example of the row's own domain were known.
 
     The row itself is always left out; its domain is, too, because a new campaign's topic is a new one.
 
     Args:
         rows: Seed rows.
         windows: Their windows.
+        embeddings: (w, d) float32 unit rows.
         labels: Techniques and capabilities.
 
     Returns:
@@ -108,5 +136,5 @@ def training_features(rows: Sequence[SeedRow], windows: Windows, labels: Labels)
     for row in rows:
         kin[row.domain].add(row.example.id)
     left_out = [frozenset(kin[rows[owner].domain]) for owner in windows.owners]
-    found = evidence.search_leaving_out(snapshot_of(rows, windows), windows.embeddings, left_out)
-    return np.hstack([windows.embeddings, evidence.features(found, labels.techniques, labels.capabilities)])
+    found = evidence.search_leaving_out(snapshot_of(rows, windows, embeddings), embeddings, left_out)
+    return evidence.features(found, labels.techniques, labels.capabilities)

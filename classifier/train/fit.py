@@ -4,29 +4,38 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from joblib import Parallel, delayed
 from numpy.typing import NDArray
-from scipy import sparse
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.model_selection import GroupKFold
-from sklearn.preprocessing import normalize
 
+from classifier.aggregate import aggregate
 from classifier.corpus import SeedRow
 from classifier.encoder import Encoder
-from classifier.evidence import width as evidence_width
-from classifier.scorer import Labels, aggregate
-from classifier.train.features import Floats, Windows, encode_windows, labels_of, training_features
+from classifier.scorer import Labels
+from classifier.train.features import (
+    Floats,
+    Targets,
+    Windows,
+    bags_of,
+    cut_windows,
+    evidence_of,
+    labels_of,
+    targets_of,
+)
+from classifier.train.linear import Examples, Linear, Scales, fit_linear
+from classifier.train.metrics import expected_calibration_error
 from classifier.windows import WindowPlan
-from index.example import Label
 
 FOLDS = 5
-REGULARISATION = 0.03
-EMBEDDING_SCALE = 8.0
-EVIDENCE_SCALE = 0.5
-LEXICAL_SCALE = 15.0
-CAPABILITY_LEXICAL_SCALE = 25.0
 FLAG_FPR = 0.005
 REVIEW_FPR = 0.02
+HARD_WEIGHT = 0.4
+"""What a hard negative counts: they are a third of the benign rows, but not of anybody's traffic."""
+FAMILIAR = 0.0005
+"""Share of the seed corpus that would itself be called unfamiliar."""
+_SIMULATED = 20_000
 
 Bools = NDArray[np.bool_]
 
@@ -41,51 +50,19 @@ class FittedHead:
         calibration: (1 + capabilities, 2) slope and offset: extraction first.
         review: The extraction probability from which a prompt is reviewed.
         flag: The extraction probability from which a prompt is flagged.
+        length_penalty: What each unit of ln(windows) takes from the extraction logit.
+        least_cosine: How near an example must be for a prompt to be judged.
         report: Cross-validated figures by name.
     """
 
-    linear: "Linear"
+    linear: Linear
     labels: Labels
     calibration: NDArray[np.float64]
     review: float
     flag: float
+    length_penalty: float
+    least_cosine: float
     report: dict[str, float]
-
-
-@dataclass(frozen=True, slots=True)
-class Linear:
-    """Features and words to logits.
-
-    Attributes:
-        weights: (features, labels) float32.
-        lexical: (buckets, labels) float16, so that the head stays small.
-        rarity: (buckets,) float16, the inverse document frequency of each bucket.
-        bias: (labels,) float32.
-    """
-
-    weights: Floats
-    lexical: NDArray[np.float16]
-    rarity: NDArray[np.float16]
-    bias: Floats
-
-    def logits(self, features: Floats, bags: sparse.csr_matrix) -> Floats:
-        """(n, labels) float32 logits of (n, features) and (n, buckets)."""
-        words = _normalised(bags, self.rarity.astype(np.float32)) @ self.lexical.astype(np.float32)
-        return np.asarray(features @ self.weights + words + self.bias, np.float32)
-
-
-@dataclass(frozen=True, slots=True)
-class _Design:
-    """Features of every window with the targets of its row."""
-
-    features: Floats
-    bags: sparse.csr_matrix
-    owners: NDArray[np.int64]
-    weights: NDArray[np.float64]
-    domains: NDArray[np.str_]
-    extraction: Bools
-    techniques: NDArray[np.int64]
-    capabilities: Bools
 
 
 def fit_head(
@@ -93,6 +70,7 @@ def fit_head(
     encoder: Encoder,
     plan: WindowPlan,
     *,
+    scales: Scales | None = None,
     seed: int = 0,
     progress: Callable[[str], None] = lambda _: None,
 ) -> FittedHead:
@@ -102,107 +80,126 @@ def fit_head(
         rows: The seed corpus.
         encoder: The encoder that will serve.
         plan: How prompts are cut.
+        scales: How strongly each kind of feature may speak.
         seed: Shuffles the folds.
         progress: Told what is being done.
 
     Returns:
         The head.
     """
-    labels = labels_of(rows)
+    labels, scales = labels_of(rows), scales or Scales()
+    targets = targets_of(rows, labels)
     progress("encoding the seed corpus")
-    windows = encode_windows([row.example.text for row in rows], encoder, plan)
+    windows = cut_windows([row.example.text for row in rows], encoder, plan)
+    embeddings = encoder.encode(windows.sequences)
     progress("searching neighbours")
-    design = _design(rows, windows, labels)
+    evidence = evidence_of(rows, windows, embeddings, labels)
+    hard = np.array([row.kind.startswith("hard_") for row in rows])
+    examples = _examples(windows, np.hstack([embeddings, evidence]), targets, hard)
     progress("cross-validating over held-out domains")
-    held_out = _cross_validate(design, labels, seed)
+    domains = np.array([row.domain for row in rows])[windows.owners]
+    logits = cross_validate(examples, windows.finer, domains, scales, encoder.dimensions, seed)
+    penalty = length_penalty(logits[~examples.extraction & ~windows.finer, 0], seed)
+    held_out = _by_row(logits, windows, penalty)
     calibration = np.array(
-        [_platt(held_out[:, column], target) for column, target in _targets(design, labels)], np.float64
+        [_platt(held_out[:, column], target) for column, target in _columns(targets, labels)], np.float64
     )
     progress("fitting on every row")
-    linear = _fit(design, np.arange(len(design.owners)), labels)
+    linear = fit_linear(examples.chosen(np.flatnonzero(~windows.finer)), scales, encoder.dimensions)
     slope, offset = calibration[0]
     probability = 1 / (1 + np.exp(-(slope * held_out[:, 0] + offset)))
-    benign = probability[~design.extraction]
+    benign = probability[~targets.extraction]
     flag = float(np.quantile(benign, 1 - FLAG_FPR))
-    review = float(min(np.quantile(benign, 1 - REVIEW_FPR), flag))
-    report = _report(held_out, probability, design, labels)
-    return FittedHead(linear, labels, calibration, review, flag, report)
-
-
-def _design(rows: Sequence[SeedRow], windows: Windows, labels: Labels) -> _Design:
-    counts = np.bincount(windows.owners)
-    names = list(labels.techniques)
-    return _Design(
-        features=training_features(rows, windows, labels),
-        bags=windows.bags,
-        owners=windows.owners,
-        weights=1.0 / np.sqrt(counts[windows.owners]),
-        domains=np.array([row.domain for row in rows]),
-        extraction=np.array([row.example.label == Label.EXTRACTION for row in rows]),
-        techniques=np.array([names.index(row.example.technique) if row.example.technique else -1 for row in rows]),
-        capabilities=np.array([[name in row.example.capabilities for name in labels.capabilities] for row in rows]),
+    nearest = np.full(len(rows), -1.0, np.float32)
+    np.maximum.at(nearest, windows.owners, np.maximum(evidence[:, 0], evidence[:, 3]))
+    return FittedHead(
+        linear=linear,
+        labels=labels,
+        calibration=calibration,
+        review=float(min(np.quantile(benign, 1 - REVIEW_FPR), flag)),
+        flag=flag,
+        length_penalty=penalty,
+        least_cosine=float(np.quantile(nearest, FAMILIAR)),
+        report=_report(held_out, probability, targets, labels),
     )
 
 
-def _fit(design: _Design, chosen: NDArray[np.int64], labels: Labels) -> Linear:
-    """Fit every label on the chosen windows; the features' scaling is folded into the weights."""
-    features, owners, importance = design.features[chosen], design.owners[chosen], design.weights[chosen]
-    width = features.shape[1] - evidence_width(len(labels.techniques), len(labels.capabilities))
-    centre, spread = features.mean(axis=0), features.std(axis=0) + 1e-6
-    centre[:width], spread[:width] = 0.0, 1.0 / EMBEDDING_SCALE
-    spread[width:] /= EVIDENCE_SCALE
-    rarity = _rarity(design.bags[chosen])
-    words = _normalised(design.bags[chosen], rarity)
-    scaled = sparse.csr_matrix((features - centre) / spread)
-    dense, lexical, offsets = [], [], []
-
-    def solve(target: NDArray[np.generic], among: Bools, scale: float) -> None:
-        inputs = sparse.hstack([scaled[among], words[among] * scale]).tocsr()
-        model = LogisticRegression(C=REGULARISATION, class_weight="balanced", max_iter=5_000)
-        model.fit(inputs, target[among], sample_weight=importance[among])
-        dense.extend(model.coef_[:, : features.shape[1]])
-        lexical.extend(model.coef_[:, features.shape[1] :] * scale)
-        offsets.extend(model.intercept_)
-
-    everything, harvest = np.ones(len(owners), bool), design.extraction[owners]
-    solve(harvest, everything, LEXICAL_SCALE)
-    solve(design.techniques[owners], harvest, LEXICAL_SCALE)
-    for column in range(len(labels.capabilities)):
-        solve(design.capabilities[owners, column], everything, CAPABILITY_LEXICAL_SCALE)
-    weights = np.array(dense).T / spread[:, None]
-    bias = np.array(offsets) - centre @ weights
-    halves = np.array(lexical, np.float16).T
-    return Linear(weights.astype(np.float32), halves, rarity.astype(np.float16), bias.astype(np.float32))
+def _examples(windows: Windows, features: Floats, targets: Targets, hard: Bools) -> Examples:
+    owners = windows.owners
+    counts = np.bincount(owners[~windows.finer], minlength=len(hard))
+    return Examples(
+        features=features,
+        bags=bags_of(windows.sequences),
+        owners=owners,
+        weights=np.where(hard, HARD_WEIGHT, 1.0)[owners] / np.sqrt(counts[owners]),
+        extraction=targets.extraction[owners],
+        techniques=targets.techniques[owners],
+        capabilities=targets.capabilities[owners],
+    )
 
 
-def _rarity(bags: sparse.csr_matrix) -> Floats:
-    """The smoothed inverse document frequency of each bucket."""
-    held = np.asarray((bags > 0).sum(axis=0)).ravel()
-    return np.asarray(np.log((1 + bags.shape[0]) / (1 + held)) + 1, np.float16).astype(np.float32)
+def cross_validate(
+    examples: Examples, finer: Bools, groups: NDArray[np.generic], scales: Scales, dimensions: int, seed: int
+) -> Floats:
+    """Score every window with a head that saw no window of the same group.
 
+    Args:
+        examples: Windows of both scales; the head is fitted on those of the first.
+        finer: (w,) which are of the second.
+        groups: (w,) what is held out together.
+        scales: How strongly each kind of feature may speak.
+        dimensions: How many of the features are the embedding's.
+        seed: Shuffles the folds.
 
-def _normalised(bags: sparse.csr_matrix, rarity: Floats) -> sparse.csr_matrix:
-    """Weighted by rarity, every row of unit length."""
-    return normalize(bags.multiply(rarity).tocsr())
-
-
-def _cross_validate(design: _Design, labels: Labels, seed: int) -> Floats:
-    """(rows, labels) aggregated logits, each from a head that saw no row of the same domain."""
-    rows = len(design.domains)
-    logits = np.zeros((rows, 1 + len(labels.techniques) + len(labels.capabilities)), np.float32)
+    Returns:
+        (w, labels) float32 logits.
+    """
+    count = 1 + len(set(examples.techniques[examples.extraction].tolist())) + examples.capabilities.shape[1]
+    logits = np.zeros((len(groups), count), np.float32)
     folds = GroupKFold(FOLDS, shuffle=True, random_state=seed)
-    for train, test in folds.split(np.zeros(rows), groups=design.domains):
-        linear = _fit(design, np.flatnonzero(np.isin(design.owners, train)), labels)
-        for row in test:
-            own = slice(*np.searchsorted(design.owners, [row, row + 1]))
-            logits[row] = aggregate(linear.logits(design.features[own], design.bags[own]))
+    parts = list(folds.split(np.zeros(len(groups)), groups=groups))
+    heads = Parallel(n_jobs=-1)(
+        delayed(fit_linear)(examples.chosen(train[~finer[train]]), scales, dimensions) for train, _ in parts
+    )
+    for (_, test), linear in zip(parts, heads, strict=True):
+        logits[test] = linear.logits(examples.features[test], examples.bags[test])
     return logits
 
 
-def _targets(design: _Design, labels: Labels) -> list[tuple[int, Bools]]:
+def _by_row(logits: Floats, windows: Windows, penalty: float) -> Floats:
+    ends = np.append(windows.first[1:], len(logits))
+    long = np.add.reduceat(~windows.finer, windows.first)
+    return np.stack(
+        [
+            aggregate(logits[start:end], int(count), penalty)
+            for start, end, count in zip(windows.first, ends, long, strict=True)
+        ]
+    )
+
+
+def length_penalty(benign: Floats, seed: int) -> float:
+    """How fast the highest of n benign windows rises with ln(n), where the flag threshold lies.
+
+    The windows of one long text are alike, so that their highest rises more slowly than that of windows drawn by
+    chance; half of the latter's slope is taken.
+
+    Args:
+        benign: (w,) extraction logits of benign windows.
+        seed: Of the drawing.
+
+    Returns:
+        What each unit of ln(windows) is to take from the logit, at least 0.
+    """
+    random = np.random.default_rng(seed)
+    lengths = 2 ** np.arange(7)
+    highest = [np.quantile(random.choice(benign, (_SIMULATED, n)).max(axis=1), 1 - FLAG_FPR) for n in lengths]
+    return max(0.0, 0.5 * float(np.polyfit(np.log(lengths), highest, 1)[0]))
+
+
+def _columns(targets: Targets, labels: Labels) -> list[tuple[int, Bools]]:
     first = 1 + len(labels.techniques)
-    capabilities = [(first + i, design.capabilities[:, i]) for i in range(len(labels.capabilities))]
-    return [(0, design.extraction), *capabilities]
+    capabilities = [(first + i, targets.capabilities[:, i]) for i in range(len(labels.capabilities))]
+    return [(0, targets.extraction), *capabilities]
 
 
 def _platt(logits: Floats, target: Bools) -> tuple[float, float]:
@@ -210,37 +207,19 @@ def _platt(logits: Floats, target: Bools) -> tuple[float, float]:
     return float(model.coef_[0, 0]), float(model.intercept_[0])
 
 
-def _report(held_out: Floats, probability: Floats, design: _Design, labels: Labels) -> dict[str, float]:
-    truth = design.extraction
+def _report(held_out: Floats, probability: Floats, targets: Targets, labels: Labels) -> dict[str, float]:
+    truth = targets.extraction
+    benign = held_out[~truth, 0]
     report = {
         "rows": float(len(truth)),
         "extraction_auroc": float(roc_auc_score(truth, held_out[:, 0])),
-        "extraction_recall_at_1pct_fpr": float((held_out[truth, 0] > np.quantile(held_out[~truth, 0], 0.99)).mean()),
+        "extraction_recall_at_1pct_fpr": float((held_out[truth, 0] > np.quantile(benign, 0.99)).mean()),
+        "extraction_recall_at_01pct_fpr": float((held_out[truth, 0] > np.quantile(benign, 0.999)).mean()),
         "extraction_ece_15_bins": expected_calibration_error(probability, truth),
     }
     guesses = held_out[truth, 1 : 1 + len(labels.techniques)].argmax(axis=1)
-    report["technique_accuracy"] = float((guesses == design.techniques[truth]).mean())
-    for name, (column, target) in zip(labels.capabilities, _targets(design, labels)[1:], strict=True):
+    report["technique_accuracy"] = float((guesses == targets.techniques[truth]).mean())
+    for name, (column, target) in zip(labels.capabilities, _columns(targets, labels)[1:], strict=True):
         report[f"{name}_auroc"] = float(roc_auc_score(target, held_out[:, column]))
         report[f"{name}_ap"] = float(average_precision_score(target, held_out[:, column]))
     return {name: round(value, 4) for name, value in report.items()}
-
-
-def expected_calibration_error(probability: NDArray[np.floating], truth: Bools, bins: int = 15) -> float:
-    """The mean distance of confidence and frequency over bins of equal width, weighted by their rows.
-
-    Args:
-        probability: (n,) in [0, 1].
-        truth: (n,) what was so.
-        bins: How many bins.
-
-    Returns:
-        The error in [0, 1].
-    """
-    which = np.minimum((probability * bins).astype(int), bins - 1)
-    error = 0.0
-    for number in range(bins):
-        inside = which == number
-        if inside.any():
-            error += inside.mean() * abs(float(probability[inside].mean()) - float(truth[inside].mean()))
-    return float(error)

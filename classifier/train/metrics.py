@@ -154,3 +154,23 @@ def cluster_means(values: Scores, clusters: Sequence[Hashable], *, draws: int = 
     low, high = np.percentile(drawn, [2.5, 97.5], axis=0)
     means = values.mean(axis=0)
     return [Interval(*map(float, found)) for found in zip(means, low, high, strict=True)]
+
+
+def expected_calibration_error(probability: NDArray[np.floating], truth: Truth, bins: int = 15) -> float:
+    """The mean distance of confidence and frequency over bins of equal width, weighted by their rows.
+
+    Args:
+        probability: (n,) in [0, 1].
+        truth: (n,) what was so.
+        bins: How many bins.
+
+    Returns:
+        The error in [0, 1].
+    """
+    which = np.minimum((probability * bins).astype(int), bins - 1)
+    error = 0.0
+    for number in range(bins):
+        inside = which == number
+        if inside.any():
+            error += inside.mean() * abs(float(probability[inside].mean()) - float(truth[inside].mean()))
+    return float(error)

@@ -7,28 +7,32 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
-from scipy import sparse
 
 from classifier import lexical
 from classifier.corpus import SeedRow
 from classifier.errors import BundleRejected
+from classifier.export.weights import ENCODER
 from classifier.head import OnnxHead
 from classifier.lexical import LEXICAL_VERSION
 from classifier.manifest import HeadCard
 from classifier.text import CANONICAL_VERSION
-from classifier.train.fit import FittedHead, Linear
+from classifier.train.features import bags_of
+from classifier.train.fit import FittedHead
+from classifier.train.linear import Linear
 from classifier.windows import WindowPlan
 from index.example import content_fingerprint
 
 PARITY = 1e-4
 
 
-def head_graph(linear: Linear) -> bytes:
-    """The head as ONNX: "features" (n, width) and "bags" (n, buckets) float32 to "logits" (n, labels) float32."""
+def head_graph(head: FittedHead) -> bytes:
+    """The head as ONNX: "features" (n, width), "buckets" and "counts" (n, terms) to "logits" (n, labels) float32."""
+    linear = head.linear
     width, labels = linear.weights.shape
     inputs = [
         helper.make_tensor_value_info("features", TensorProto.FLOAT, ["n", width]),
-        helper.make_tensor_value_info("bags", TensorProto.FLOAT, ["n", len(linear.rarity)]),
+        helper.make_tensor_value_info("buckets", TensorProto.INT64, ["n", "terms"]),
+        helper.make_tensor_value_info("counts", TensorProto.FLOAT, ["n", "terms"]),
     ]
     logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", labels])
     constants: dict[str, NDArray[np.generic]] = {
@@ -42,11 +46,15 @@ def head_graph(linear: Linear) -> bytes:
     nodes = [
         helper.make_node("Cast", ["rarity_16"], ["rarity"], to=TensorProto.FLOAT),
         helper.make_node("Cast", ["lexical_16"], ["lexical"], to=TensorProto.FLOAT),
-        helper.make_node("Mul", ["bags", "rarity"], ["rare"]),
+        helper.make_node("Gather", ["rarity", "buckets"], ["rarities"]),
+        helper.make_node("Mul", ["counts", "rarities"], ["rare"]),
         helper.make_node("ReduceL2", ["rare", "columns"], ["length"], keepdims=1),
         helper.make_node("Max", ["length", "least"], ["divisor"]),
         helper.make_node("Div", ["rare", "divisor"], ["words"]),
-        helper.make_node("MatMul", ["words", "lexical"], ["from_words"]),
+        helper.make_node("Unsqueeze", ["words", "columns"], ["row"]),
+        helper.make_node("Gather", ["lexical", "buckets"], ["weighed"]),
+        helper.make_node("MatMul", ["row", "weighed"], ["summed"]),
+        helper.make_node("Squeeze", ["summed", "columns"], ["from_words"]),
         helper.make_node("Gemm", ["features", "weights", "bias"], ["from_features"]),
         helper.make_node("Add", ["from_features", "from_words"], ["logits"]),
     ]
@@ -63,18 +71,27 @@ def largest_difference(data: bytes, linear: Linear, seed: int) -> float:
     random = np.random.default_rng(seed)
     features = random.normal(0, 0.3, (64, len(linear.weights))).astype(np.float32)
     sequences = [random.integers(0, 30_000, length).tolist() for length in range(64)]
-    bags = lexical.bags(sequences)
-    found = OnnxHead(data).logits(features, bags)
-    return float(np.abs(found - linear.logits(features, sparse.csr_matrix(bags))).max())
+    found = OnnxHead(data).logits(features, lexical.terms(sequences))
+    return float(np.abs(found - linear.logits(features, bags_of(sequences))).max())
 
 
-def write_head(folder: Path, head: FittedHead, rows: list[SeedRow], plan: WindowPlan, seed: int) -> HeadCard:
-    """Write head.onnx and head.json, once the ONNX form gives the fitted head's logits.
+def write_head(
+    folder: Path,
+    head: FittedHead,
+    layers: bytes,
+    ranges: bytes,
+    rows: list[SeedRow],
+    plan: WindowPlan,
+    seed: int,
+) -> HeadCard:
+    """Write encoder.safetensors, ranges.npz, head.onnx and head.json, once the ONNX head gives the fitted one's logits.
 
     Args:
         folder: Where to write.
         head: The fitted head.
-        rows: What it was fitted on.
+        layers: The layers of the encoder that it was fitted for, as dump_layers wrote them.
+        ranges: The encoder's input ranges.
+        rows: What both were fitted on.
         plan: How prompts are cut.
         seed: Training's seed.
 
@@ -84,7 +101,7 @@ def write_head(folder: Path, head: FittedHead, rows: list[SeedRow], plan: Window
     Raises:
         BundleRejected: When the exported graph's logits differ from the fitted head's.
     """
-    data = head_graph(head.linear)
+    data = head_graph(head)
     apart = largest_difference(data, head.linear, seed)
     if apart > PARITY:
         raise BundleRejected(f"the exported head is off by {apart:.2g}, at most {PARITY:.0e} is allowed: not written")
@@ -97,6 +114,8 @@ def write_head(folder: Path, head: FittedHead, rows: list[SeedRow], plan: Window
             "window_length": plan.length,
             "window_overlap": plan.overlap,
             "token_budget": plan.budget,
+            "length_penalty": round(head.length_penalty, 4),
+            "least_cosine": round(head.least_cosine, 4),
             "canonical_version": CANONICAL_VERSION,
             "lexical_version": LEXICAL_VERSION,
             "corpus_sha256": content_fingerprint(row.example for row in rows),
@@ -106,6 +125,8 @@ def write_head(folder: Path, head: FittedHead, rows: list[SeedRow], plan: Window
         }
     )
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / ENCODER).write_bytes(layers)
+    (folder / "ranges.npz").write_bytes(ranges)
     (folder / "head.onnx").write_bytes(data)
     (folder / "head.json").write_text(json.dumps(card.model_dump(mode="json"), indent=2) + "\n", encoding="utf-8")
     return card

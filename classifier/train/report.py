@@ -1,22 +1,20 @@
-"""An evaluation on paper: JSON, Markdown, a ROC picture and a reliability picture."""
+"""An evaluation on paper: JSON, Markdown, and pictures. None of it holds a prompt's text."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib as mpl
-import numpy as np
-from matplotlib.figure import Figure
+from classifier.train import sections
+from classifier.train.evaluate import MODEL, Evaluation
+from classifier.train.markdown import code, interval, percent, percents, points, table
+from classifier.train.pictures import draw_histogram, draw_reliability, draw_roc
+from classifier.train.robustness import Robustness
 
-from classifier.train.evaluate import HARD, MODEL, Evaluation
-from classifier.train.metrics import Interval, Ranking, Scores, Truth
-
-mpl.use("Agg")
-_COLOURS = {MODEL: "#0b6e4f", "TF-IDF": "#c8553d", "keywords": "#8a6fb0", "length": "#8d99ae"}
+PICTURES = ("-roc.png", "-scores.png", "-reliability.png")
 
 
 def write_report(evaluation: Evaluation, folder: Path, *, name: str = "evaluation", command: str = "") -> list[Path]:
-    """Write <name>.json, <name>.md, <name>-roc.png and <name>-reliability.png.
+    """Write <name>.json, <name>-roc.png, <name>-scores.png, <name>-reliability.png and <name>.md.
 
     Args:
         evaluation: The figures.
@@ -28,11 +26,11 @@ def write_report(evaluation: Evaluation, folder: Path, *, name: str = "evaluatio
         The files, Markdown last.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    files = [folder / f"{name}{end}" for end in (".json", "-roc.png", "-reliability.png", ".md")]
+    files = [folder / f"{name}{end}" for end in (".json", *PICTURES, ".md")]
     files[0].write_text(json.dumps(evaluation.as_json(), indent=2) + "\n", encoding="utf-8")
-    _roc(evaluation, files[1])
-    _reliability(evaluation, files[2])
-    files[3].write_text(markdown(evaluation, name, command), encoding="utf-8")
+    for draw, file in zip((draw_roc, draw_histogram, draw_reliability), files[1:-1], strict=True):
+        draw(evaluation, file)
+    files[-1].write_text(markdown(evaluation, name, command), encoding="utf-8")
     return files
 
 
@@ -48,117 +46,141 @@ def markdown(evaluation: Evaluation, name: str, command: str) -> str:
         The text.
     """
     review, flag = evaluation.thresholds
-    sections = [
+    roc, scores, reliability = (f"{name}{end}" for end in PICTURES)
+    parts = [
         "# Evaluation",
-        f"Bundle `{evaluation.bundle}`, index revision {evaluation.revision}, {evaluation.rows:,} rows, of which "
-        f"{evaluation.strict_rows:,} count for extraction (rows whose text alone may not show the label are left out "
-        "and reported apart). Intervals are 95 % bootstrap intervals over templates, not rows.",
+        f"Bundle {code(evaluation.bundle)}, index revision {evaluation.revision}, {evaluation.rows:,} rows, of which "
+        f"{evaluation.strict_rows:,} count for extraction (*strict* rows; those whose text alone may not show the "
+        "label are left out and reported apart). Figures of ranking are those of the raw score, whether a row was "
+        f"judged or not. The thresholds in force are {review:.4f} (review) and {flag:.4f} (flag); a row that was not "
+        "judged is never flagged. Intervals are 95 % ones: bootstrapped over templates, not rows, or, where a table "
+        "says so, Wilson's. One without width says that the templates agree, not that there is no doubt.",
         *([f"Reproduce:\n\n```sh\n{command}\n```"] if command else []),
-        "## Extraction, strict rows",
-        _table(
+        "## Headline",
+        _headline(evaluation),
+        "## Where it fails",
+        "\n".join(f"- {line}" for line in weaknesses(evaluation)),
+        "## Extraction beside baselines, strict rows",
+        table(
             ("scorer", "AUROC", "recall at 1 % FPR", "recall at 0.1 % FPR"),
-            [(which, *map(_interval, found)) for which, found in evaluation.extraction.items()],
+            [(which, *map(interval, found)) for which, found in evaluation.extraction.items()],
         ),
-        f"![ROC curves]({name}-roc.png)",
-        "With the weak rows in: " + _sentence(evaluation.extraction_weak) + ".",
-        f"Calibration error (ECE, 15 bins) on strict rows: {evaluation.calibration_error:.3f}.",
-        f"![Reliability]({name}-reliability.png)",
-        "## Capabilities, strict rows",
-        _table(
-            ("scorer", "macro AUROC", "macro AP"),
-            [(which, *(f"{v:.3f}" for v in found)) for which, found in evaluation.capability_macro.items()],
-        ),
-        _table(
-            ("capability", "AUROC", "AP"),
-            [(which, *map(_interval, found)) for which, found in evaluation.capabilities.items()],
-        ),
-        "## False positives at the thresholds in force",
-        f"Review from {review:.3f}, flag from {flag:.3f}. Of all strict negatives, "
-        f"{_interval(evaluation.false_positives[0])} are reviewed or flagged and "
-        f"{_interval(evaluation.false_positives[1])} flagged. Flagged of the ordinary groups: "
-        + ", ".join(
-            f"{group} {evaluation.flagged_hard[group]:.1%}" for group in HARD if group in evaluation.flagged_hard
-        )
-        + ".",
-        "In the tables below, *over 1 % threshold* is the share of rows above the threshold that 1 % of all strict "
-        "negatives exceed: recall for harvest sources, false positives for the others.",
-        "## Groups",
-        _rows(evaluation.groups),
-        "## Languages",
-        _rows(evaluation.languages),
-        "## Sources",
-        _rows(evaluation.sources),
+        f"![ROC curves]({roc})",
+        f"![How the scores of positives and negatives are spread]({scores})",
+        f"![Reliability]({reliability})",
+        *sections.extraction(evaluation),
+        *sections.abstentions(evaluation),
+        *sections.robustness(evaluation.robustness),
+        *sections.capabilities(evaluation),
+        *sections.groups(evaluation),
+        *sections.failures(evaluation),
+        *sections.suspects(evaluation),
     ]
-    return "\n\n".join(sections) + "\n"
+    return "\n\n".join(parts) + "\n"
 
 
-def _rows(rows: Sequence[Mapping[str, object]]) -> str:
-    heads = ("name", "rows", "extraction", "strict", "median probability", "over 1 % threshold", "review+", "flag")
-    keys = ("median_probability", "over_one_percent", "reviewed", "flagged")
-    return _table(
-        heads,
-        [
-            (
-                *(str(row[k]) for k in ("name", "rows", "extraction", "strict")),
-                f"{row[keys[0]]:.3f}",
-                *(f"{row[k]:.1%}" for k in keys[1:]),
-            )
-            for row in rows
-        ],
-    )
+def weaknesses(evaluation: Evaluation) -> list[str]:
+    """The worst of every table, each in a sentence.
 
+    Args:
+        evaluation: The figures.
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
-    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
-
-
-def _interval(found: Interval) -> str:
-    return "n/a" if np.isnan(found.value) else f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"
-
-
-def _sentence(found: Sequence[Interval]) -> str:
-    names = ("AUROC", "recall at 1 % FPR", "recall at 0.1 % FPR")
-    return ", ".join(f"{name} {_interval(value)}" for name, value in zip(names, found, strict=True))
-
-
-def _roc(evaluation: Evaluation, path: Path) -> None:
-    figure = Figure(figsize=(7.5, 4.8), layout="constrained")
-    axes = figure.subplots()
-    for name, scores in {MODEL: evaluation.probabilities, **evaluation.baselines}.items():
-        curve = Ranking(scores, evaluation.truth).curve(np.ones(len(scores)))
-        area = evaluation.extraction[name][0].value
-        axes.plot(
-            np.maximum(curve.false_positives, 1e-4),
-            curve.true_positives,
-            label=f"{name} (AUROC {area:.3f})",
-            color=_COLOURS[name],
-            linewidth=2.4 if name == MODEL else 1.4,
+    Returns:
+        Sentences.
+    """
+    found = []
+    if evaluation.techniques:
+        worst = min(evaluation.techniques, key=lambda row: row.ranking[1].value)
+        found.append(
+            f"Technique with the lowest recall at 1 % FPR: {code(worst.name)}, {percents(worst.ranking[1])} "
+            f"of {worst.rows} rows ({worst.templates} templates)."
         )
-    axes.set(xscale="log", xlim=(1e-3, 1), ylim=(0, 1.01), xlabel="false-positive rate", ylabel="recall")
-    axes.set_title("Extraction, strict rows")
-    axes.grid(visible=True, alpha=0.3)
-    axes.legend(frameon=False, loc="upper left")
-    figure.savefig(path, dpi=110)
+    with_positives = [row for row in evaluation.languages if row.positives]
+    if len(with_positives) > 1:
+        part = min(with_positives, key=lambda row: row.recall.value)
+        found.append(f"Language with the lowest recall at 1 % FPR: {code(part.name)}, {percents(part.recall)}.")
+    with_negatives = [row for row in evaluation.lengths if row.negatives]
+    if with_negatives:
+        part = max(with_negatives, key=lambda row: row.over.value)
+        found.append(
+            f"Length with the most false positives at that threshold: {part.name} tokens, {percents(part.over)} "
+            f"of {part.negatives:,} negatives."
+        )
+    if evaluation.ordinary and evaluation.ordinary[0].alarms:
+        source = evaluation.ordinary[0]
+        found.append(
+            f"Ordinary source with the most rows flagged: {code(source.name)} ({source.group}), {source.alarms} of "
+            f"{source.rows} rows, {percents(source.flagged)}."
+        )
+    missed, rows = (
+        sum(row.extraction for row in evaluation.abstentions),
+        sum(row.rows for row in evaluation.abstentions),
+    )
+    found.append(f"Not judged: {rows:,} of {evaluation.rows:,} rows, {missed:,} of them extraction.")
+    return found + (_robustness_weaknesses(evaluation.robustness) if evaluation.robustness else [])
 
 
-def _reliability(evaluation: Evaluation, path: Path, bins: int = 15) -> None:
-    confidence, frequency, counts = _binned(evaluation.probabilities, evaluation.truth, bins)
-    figure = Figure(figsize=(7.5, 5.2), layout="constrained")
-    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    top.plot([0, 1], [0, 1], color="#999999", linestyle="--", linewidth=1, label="perfect")
-    top.plot(confidence, frequency, marker="o", color=_COLOURS[MODEL], label=MODEL)
-    top.set(ylabel="share that is extraction", ylim=(-0.02, 1.02), title="Reliability, strict rows")
-    top.grid(visible=True, alpha=0.3)
-    top.legend(frameon=False)
-    bottom.bar((np.arange(bins) + 0.5) / bins, counts, width=0.9 / bins, color="#8d99ae")
-    bottom.set(yscale="log", xlabel="extraction probability", ylabel="rows", xlim=(0, 1))
-    figure.savefig(path, dpi=110)
+def _robustness_weaknesses(robustness: Robustness) -> list[str]:
+    found = []
+    changed = [("Evasions", row.name, row.losses[0].lost) for row in robustness.evasions]
+    changed += [("Rewordings", row.name, row.losses[0].lost) for row in robustness.forms]
+    for kind in ("Evasions", "Rewordings"):
+        costly = [(name, lost) for what, name, lost in changed if what == kind and lost.low > 0]
+        named = ", ".join(f"{code(name)} {points(lost)}" for name, lost in sorted(costly, key=lambda it: -it[1].value))
+        if costly:
+            found.append(f"{kind} that surely cost recall at 1 % FPR, in points: {named}.")
+    if robustness.evasions:
+        loudest = max(robustness.evasions, key=lambda row: row.ordinary.value)
+        found.append(
+            f"Evasion under which most ordinary prompts are over the 1 % threshold: {code(loudest.name)}, "
+            f"{percents(loudest.ordinary)}, against {percents(robustness.ordinary)} as they are."
+        )
+    for row in robustness.long:
+        found.append(
+            f"In {row.tokens:,} tokens of benign text {percent(row.recall.changed)} of buried prompts are found, of "
+            f"the same prompts alone {percent(row.recall.alone)}; {percent(row.read)} of the tokens are read, and "
+            f"{percents(row.over)} of such texts are over the threshold with nothing buried."
+        )
+    return found
 
 
-def _binned(probability: Scores, truth: Truth, bins: int) -> tuple[list[float], list[float], list[int]]:
-    which = np.minimum((probability * bins).astype(int), bins - 1)
-    held = [number for number in range(bins) if (which == number).any()]
-    confidence = [float(probability[which == number].mean()) for number in held]
-    frequency = [float(truth[which == number].mean()) for number in held]
-    return confidence, frequency, np.bincount(which, minlength=bins).tolist()
+def _headline(evaluation: Evaluation) -> str:
+    columns = evaluation.selections
+    rows: list[Sequence[str]] = [
+        ("rows (of them extraction)", *(f"{column.rows:,} ({column.positives:,})" for column in columns)),
+        *(
+            (name, *(interval(column.ranking[i]) for column in columns))
+            for i, name in enumerate(("extraction AUROC", "recall at 1 % FPR", "recall at 0.1 % FPR"))
+        ),
+        ("calibration error (ECE, 15 bins)", *(interval(column.calibration_error) for column in columns)),
+        ("negatives flagged", *(percents(column.flagged) for column in columns)),
+        ("negatives reviewed or flagged", *(percents(column.reviewed) for column in columns)),
+        ("positives flagged", *(percents(column.caught) for column in columns)),
+    ]
+    others: list[tuple[str, str]] = []
+    if MODEL in evaluation.capability_macro:
+        macro = zip(("AUROC", "AP"), evaluation.capability_macro[MODEL], strict=True)
+        others += [(f"capability macro {name}", interval(found)) for name, found in macro]
+    others += [
+        (f"flagged of the worst ordinary source, {code(row.name)}", percents(row.flagged))
+        for row in evaluation.ordinary[:1]
+    ]
+    if evaluation.robustness is not None:
+        others += _losses(evaluation.robustness)
+    tables = [table(("figure", *(column.name for column in columns)), rows)]
+    return "\n\n".join([*tables, table(("figure", "measured"), others)] if others else tables)
+
+
+def _losses(robustness: Robustness) -> list[tuple[str, str]]:
+    """The worst loss of each kind, in points."""
+    named = [("evasion", row.name, row.losses[0].lost) for row in robustness.evasions]
+    named += [("rewording", row.name, row.losses[0].lost) for row in robustness.forms]
+    found = []
+    for kind in ("evasion", "rewording"):
+        of_kind = [(name, lost) for what, name, lost in named if what == kind]
+        if of_kind:
+            name, lost = max(of_kind, key=lambda pair: pair[1].value)
+            found.append((f"points of recall at 1 % FPR lost to the worst {kind}, {code(name)}", points(lost)))
+    return found + [
+        (f"points lost when buried in {row.tokens:,} tokens", points(row.recall.lost)) for row in robustness.long
+    ]

@@ -24,17 +24,17 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bstillwatch/v1/verdict.proto\x12\rstillwatch.v1\"/\n\nLabelScore\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0bprobability\x18\x02 \x01(\x01\"g\n\tNeighbour\x12\x12\n\nexample_id\x18\x01 \x01(\t\x12\x0e\n\x06\x63osine\x18\x02 \x01(\x01\x12\r\n\x05label\x18\x03 \x01(\t\x12\x11\n\ttechnique\x18\x04 \x01(\t\x12\x14\n\x0c\x63\x61pabilities\x18\x05 \x03(\t\"$\n\x06Reason\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\",\n\x04Span\x12\x12\n\nstart_char\x18\x01 \x01(\x05\x12\x10\n\x08\x65nd_char\x18\x02 \x01(\x05\"\xa3\x01\n\nInspection\x12%\n\x06\x65xtent\x18\x01 \x01(\x0e\x32\x15.stillwatch.v1.Extent\x12\x18\n\x10tokens_inspected\x18\x02 \x01(\x05\x12\x14\n\x0ctokens_total\x18\x03 \x01(\x05\x12\x0f\n\x07windows\x18\x04 \x01(\x05\x12-\n\x10strongest_window\x18\x05 \x01(\x0b\x32\x13.stillwatch.v1.Span\"\xd8\x02\n\x07Verdict\x12)\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0e\x32\x17.stillwatch.v1.Decision\x12\x1e\n\x16\x65xtraction_probability\x18\x02 \x01(\x01\x12\x18\n\x10\x65xtraction_logit\x18\x03 \x01(\x01\x12-\n\ntechniques\x18\x04 \x03(\x0b\x32\x19.stillwatch.v1.LabelScore\x12/\n\x0c\x63\x61pabilities\x18\x05 \x03(\x0b\x32\x19.stillwatch.v1.LabelScore\x12\x32\n\x10nearest_examples\x18\x06 \x03(\x0b\x32\x18.stillwatch.v1.Neighbour\x12&\n\x07reasons\x18\x07 \x03(\x0b\x32\x15.stillwatch.v1.Reason\x12,\n\tinspected\x18\x08 \x01(\x0b\x32\x19.stillwatch.v1.Inspection\"<\n\nProvenance\x12\x16\n\x0e\x62undle_version\x18\x01 \x01(\t\x12\x16\n\x0eindex_revision\x18\x02 \x01(\x03\"\x82\x01\n\nStageTimes\x12\x10\n\x08queue_ms\x18\x01 \x01(\x01\x12\x13\n\x0btokenise_ms\x18\x02 \x01(\x01\x12\x11\n\tencode_ms\x18\x03 \x01(\x01\x12\x11\n\tsearch_ms\x18\x04 \x01(\x01\x12\x13\n\x0b\x63lassify_ms\x18\x05 \x01(\x01\x12\x12\n\nbatch_size\x18\x06 \x01(\x05*`\n\x08\x44\x65\x63ision\x12\x18\n\x14\x44\x45\x43ISION_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x44\x45\x43ISION_ALLOW\x10\x01\x12\x13\n\x0f\x44\x45\x43ISION_REVIEW\x10\x02\x12\x11\n\rDECISION_FLAG\x10\x03*E\n\x06\x45xtent\x12\x16\n\x12\x45XTENT_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x45XTENT_FULL\x10\x01\x12\x12\n\x0e\x45XTENT_PARTIAL\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bstillwatch/v1/verdict.proto\x12\rstillwatch.v1\"/\n\nLabelScore\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0bprobability\x18\x02 \x01(\x01\"g\n\tNeighbour\x12\x12\n\nexample_id\x18\x01 \x01(\t\x12\x0e\n\x06\x63osine\x18\x02 \x01(\x01\x12\r\n\x05label\x18\x03 \x01(\t\x12\x11\n\ttechnique\x18\x04 \x01(\t\x12\x14\n\x0c\x63\x61pabilities\x18\x05 \x03(\t\"$\n\x06Reason\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\",\n\x04Span\x12\x12\n\nstart_char\x18\x01 \x01(\x05\x12\x10\n\x08\x65nd_char\x18\x02 \x01(\x05\"\xa3\x01\n\nInspection\x12%\n\x06\x65xtent\x18\x01 \x01(\x0e\x32\x15.stillwatch.v1.Extent\x12\x18\n\x10tokens_inspected\x18\x02 \x01(\x05\x12\x14\n\x0ctokens_total\x18\x03 \x01(\x05\x12\x0f\n\x07windows\x18\x04 \x01(\x05\x12-\n\x10strongest_window\x18\x05 \x01(\x0b\x32\x13.stillwatch.v1.Span\"(\n\nAbstention\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\"\x87\x03\n\x07Verdict\x12)\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0e\x32\x17.stillwatch.v1.Decision\x12\x1e\n\x16\x65xtraction_probability\x18\x02 \x01(\x01\x12\x18\n\x10\x65xtraction_logit\x18\x03 \x01(\x01\x12-\n\ntechniques\x18\x04 \x03(\x0b\x32\x19.stillwatch.v1.LabelScore\x12/\n\x0c\x63\x61pabilities\x18\x05 \x03(\x0b\x32\x19.stillwatch.v1.LabelScore\x12\x32\n\x10nearest_examples\x18\x06 \x03(\x0b\x32\x18.stillwatch.v1.Neighbour\x12&\n\x07reasons\x18\x07 \x03(\x0b\x32\x15.stillwatch.v1.Reason\x12,\n\tinspected\x18\x08 \x01(\x0b\x32\x19.stillwatch.v1.Inspection\x12-\n\nabstention\x18\t \x01(\x0b\x32\x19.stillwatch.v1.Abstention\"<\n\nProvenance\x12\x16\n\x0e\x62undle_version\x18\x01 \x01(\t\x12\x16\n\x0eindex_revision\x18\x02 \x01(\x03\"\x82\x01\n\nStageTimes\x12\x10\n\x08queue_ms\x18\x01 \x01(\x01\x12\x13\n\x0btokenise_ms\x18\x02 \x01(\x01\x12\x11\n\tencode_ms\x18\x03 \x01(\x01\x12\x11\n\tsearch_ms\x18\x04 \x01(\x01\x12\x13\n\x0b\x63lassify_ms\x18\x05 \x01(\x01\x12\x12\n\nbatch_size\x18\x06 \x01(\x05*v\n\x08\x44\x65\x63ision\x12\x18\n\x14\x44\x45\x43ISION_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x44\x45\x43ISION_ALLOW\x10\x01\x12\x13\n\x0f\x44\x45\x43ISION_REVIEW\x10\x02\x12\x11\n\rDECISION_FLAG\x10\x03\x12\x14\n\x10\x44\x45\x43ISION_ABSTAIN\x10\x04*V\n\x06\x45xtent\x12\x16\n\x12\x45XTENT_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x45XTENT_FULL\x10\x01\x12\x12\n\x0e\x45XTENT_PARTIAL\x10\x02\x12\x0f\n\x0b\x45XTENT_NONE\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'stillwatch.v1.verdict_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DECISION']._serialized_start=992
-  _globals['_DECISION']._serialized_end=1088
-  _globals['_EXTENT']._serialized_start=1090
-  _globals['_EXTENT']._serialized_end=1159
+  _globals['_DECISION']._serialized_start=1081
+  _globals['_DECISION']._serialized_end=1199
+  _globals['_EXTENT']._serialized_start=1201
+  _globals['_EXTENT']._serialized_end=1287
   _globals['_LABELSCORE']._serialized_start=46
   _globals['_LABELSCORE']._serialized_end=93
   _globals['_NEIGHBOUR']._serialized_start=95
@@ -45,10 +45,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SPAN']._serialized_end=282
   _globals['_INSPECTION']._serialized_start=285
   _globals['_INSPECTION']._serialized_end=448
-  _globals['_VERDICT']._serialized_start=451
-  _globals['_VERDICT']._serialized_end=795
-  _globals['_PROVENANCE']._serialized_start=797
-  _globals['_PROVENANCE']._serialized_end=857
-  _globals['_STAGETIMES']._serialized_start=860
-  _globals['_STAGETIMES']._serialized_end=990
+  _globals['_ABSTENTION']._serialized_start=450
+  _globals['_ABSTENTION']._serialized_end=490
+  _globals['_VERDICT']._serialized_start=493
+  _globals['_VERDICT']._serialized_end=884
+  _globals['_PROVENANCE']._serialized_start=886
+  _globals['_PROVENANCE']._serialized_end=946
+  _globals['_STAGETIMES']._serialized_start=949
+  _globals['_STAGETIMES']._serialized_end=1079
 # @@protoc_insertion_point(module_scope)

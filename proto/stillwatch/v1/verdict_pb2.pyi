@@ -33,6 +33,8 @@ class _DecisionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Decision.Val
     """DECISION_REVIEW: at or above the review threshold, below the flag threshold."""
     DECISION_FLAG: _Decision.ValueType  # 3
     """DECISION_FLAG: at or above the flag threshold."""
+    DECISION_ABSTAIN: _Decision.ValueType  # 4
+    """DECISION_ABSTAIN: the prompt cannot be judged; abstention says why."""
 
 class Decision(_Decision, metaclass=_DecisionEnumTypeWrapper):
     """Decision is what the operator's thresholds make of the extraction probability."""
@@ -45,6 +47,8 @@ DECISION_REVIEW: Decision.ValueType  # 2
 """DECISION_REVIEW: at or above the review threshold, below the flag threshold."""
 DECISION_FLAG: Decision.ValueType  # 3
 """DECISION_FLAG: at or above the flag threshold."""
+DECISION_ABSTAIN: Decision.ValueType  # 4
+"""DECISION_ABSTAIN: the prompt cannot be judged; abstention says why."""
 Global___Decision: _TypeAlias = Decision  # noqa: Y015
 
 class _Extent:
@@ -59,6 +63,8 @@ class _ExtentEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Extent.ValueTy
     """EXTENT_FULL: every token was inside a window."""
     EXTENT_PARTIAL: _Extent.ValueType  # 2
     """EXTENT_PARTIAL: the token budget ended before the prompt did."""
+    EXTENT_NONE: _Extent.ValueType  # 3
+    """EXTENT_NONE: nothing that was read counts, because the prompt cannot be judged."""
 
 class Extent(_Extent, metaclass=_ExtentEnumTypeWrapper):
     """Extent is how much of the prompt was read."""
@@ -69,6 +75,8 @@ EXTENT_FULL: Extent.ValueType  # 1
 """EXTENT_FULL: every token was inside a window."""
 EXTENT_PARTIAL: Extent.ValueType  # 2
 """EXTENT_PARTIAL: the token budget ended before the prompt did."""
+EXTENT_NONE: Extent.ValueType  # 3
+"""EXTENT_NONE: nothing that was read counts, because the prompt cannot be judged."""
 Global___Extent: _TypeAlias = Extent  # noqa: Y015
 
 @_typing.final
@@ -203,7 +211,7 @@ class Inspection(_message.Message):
     WINDOWS_FIELD_NUMBER: _builtins.int
     STRONGEST_WINDOW_FIELD_NUMBER: _builtins.int
     extent: Global___Extent.ValueType
-    """extent is full, or partial when the token budget ended first."""
+    """extent is full, partial when the token budget ended first, or none when the prompt cannot be judged."""
     tokens_inspected: _builtins.int
     """tokens_inspected counts the tokens inside the windows, each once."""
     tokens_total: _builtins.int
@@ -232,6 +240,32 @@ class Inspection(_message.Message):
 Global___Inspection: _TypeAlias = Inspection  # noqa: Y015
 
 @_typing.final
+class Abstention(_message.Message):
+    """Abstention says why a prompt was not judged. It never holds prompt text."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CODE_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    code: _builtins.str
+    """code is stable, for example "UNSUPPORTED_LANGUAGE" or "UNFAMILIAR_TEXT"."""
+    text: _builtins.str
+    """text says the same to a person."""
+    def __init__(
+        self,
+        *,
+        code: _builtins.str = ...,
+        text: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Abstention: _TypeAlias = Abstention  # noqa: Y015
+
+@_typing.final
 class Verdict(_message.Message):
     """Verdict is all that is known of one prompt."""
 
@@ -245,6 +279,7 @@ class Verdict(_message.Message):
     NEAREST_EXAMPLES_FIELD_NUMBER: _builtins.int
     REASONS_FIELD_NUMBER: _builtins.int
     INSPECTED_FIELD_NUMBER: _builtins.int
+    ABSTENTION_FIELD_NUMBER: _builtins.int
     decision: Global___Decision.ValueType
     """decision follows from extraction_probability and the thresholds in force."""
     extraction_probability: _builtins.float
@@ -271,6 +306,10 @@ class Verdict(_message.Message):
     def inspected(self) -> Global___Inspection:
         """inspected says how much was read."""
 
+    @_builtins.property
+    def abstention(self) -> Global___Abstention:
+        """abstention is set when the prompt was not judged; the scores are then left out."""
+
     def __init__(
         self,
         *,
@@ -282,10 +321,11 @@ class Verdict(_message.Message):
         nearest_examples: _abc.Iterable[Global___Neighbour] | None = ...,
         reasons: _abc.Iterable[Global___Reason] | None = ...,
         inspected: Global___Inspection | None = ...,
+        abstention: Global___Abstention | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["inspected", b"inspected"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["abstention", b"abstention", "inspected", b"inspected"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "decision", b"decision", "extraction_logit", b"extraction_logit", "extraction_probability", b"extraction_probability", "inspected", b"inspected", "nearest_examples", b"nearest_examples", "reasons", b"reasons", "techniques", b"techniques"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abstention", b"abstention", "capabilities", b"capabilities", "decision", b"decision", "extraction_logit", b"extraction_logit", "extraction_probability", b"extraction_probability", "inspected", b"inspected", "nearest_examples", b"nearest_examples", "reasons", b"reasons", "techniques", b"techniques"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
