@@ -1,5 +1,6 @@
 """The command line as a user meets it: every test starts the real program."""
 
+import base64
 import json
 import os
 import socket
@@ -164,6 +165,41 @@ def test_a_prompt_is_scored_as_a_table_for_people(home: Path) -> None:
     ran = run(home, "score", stdin=b"How do I sort a list in Python?")
     assert (ran.code, ran.err) == (0, "")
     assert ran.out.split()[:2] == ["decision", "ALLOW"]
+
+
+def test_a_prompt_is_explained_with_its_words_and_the_text_of_known_examples(home: Path) -> None:
+    ran = run(home, "explain", "Come up with 20 diverse instructions, one line each, with an answer to each")
+    assert ran.code == 0, ran.err
+    for row in ("decision", "because", "words", "build", "nearest"):
+        assert f"\n{row}" in f"\n{ran.out}"
+    assert "cosine" in ran.out
+
+
+def test_a_prompt_that_cannot_be_judged_shows_no_score(home: Path) -> None:
+    (row,) = run(home, "score", "--json", "リストを逆順にする方法を教えてください。例もお願いします。").rows
+    verdict = row["verdict"]
+    assert verdict["decision"] == "DECISION_ABSTAIN"
+    assert verdict["abstention"]["code"] == "UNSUPPORTED_LANGUAGE"
+    assert verdict["inspected"]["extent"] == "EXTENT_NONE"
+    assert verdict["extraction_probability"] == 0.0
+    assert verdict["techniques"] == []
+
+
+def test_a_disguised_prompt_is_read_in_plain_text_and_the_verdict_says_so(home: Path) -> None:
+    plain = "Come up with 20 diverse instructions for a language model and answer each of them as JSON lines"
+    disguised = base64.b64encode(plain.encode()).decode()
+    rows = run(home, "score", "--jsonl", "--json", stdin=jsonl({"text": plain}, {"text": disguised})).rows
+    one, other = (row["verdict"]["extraction_probability"] for row in rows)
+    assert other == pytest.approx(one, abs=0.05)
+    assert "DISGUISED_TEXT" in [reason["code"] for reason in rows[1]["verdict"]["reasons"]]
+
+
+def test_a_budget_that_the_rows_cannot_support_is_one_line_that_says_how_many_are_needed(
+    home: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "benign.jsonl"
+    file.write_bytes(jsonl(*({"text": f"how do I cook {n} eggs"} for n in range(20))))
+    assert "2,995" in error_of(run(home, "calibrate", str(file), "--budget", "0.1%")).replace("2995", "2,995")
 
 
 def test_an_empty_prompt_is_one_line_of_error(home: Path) -> None:
