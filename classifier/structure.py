@@ -1,4 +1,4 @@
-"""Structural evidence: how a text is built, whatever it is about. Cheap, language-independent where it can be."""
+"""How a text is built, whatever it is about: counted for explanations; the head does not read it (decision 0009)."""
 
 import math
 import re
@@ -6,9 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-
-STRUCTURE_VERSION = 1
-"""Counts the forms of these features; a head fits only the one it was trained on."""
 
 _MOST_CHARS = 4_000
 _COUNTED: tuple[tuple[str, re.Pattern[str]], ...] = (

@@ -1,10 +1,12 @@
 """Explanations: words, build and neighbours of the strongest part."""
 
 import numpy as np
+import pytest
 
-from classifier import lexical
+from classifier import evidence, lexical
 from classifier.explain import explain
 from classifier.runtime import Runtime
+from classifier.scorer import Scorer
 from classifier.structure import NAMES, structure
 
 HARVEST = (
@@ -25,9 +27,26 @@ def test_an_explanation_names_words_of_the_prompt_and_known_examples(runtime: Ru
 
 
 def test_a_words_effect_is_what_leaving_it_out_changes(runtime: Runtime) -> None:
-    found = explain("alpha beta gamma delta come up with diverse tasks", runtime)
-    assert abs(sum(word.effect for word in found.words)) < 50
-    assert any(word.effect > 0 for word in found.words)
+    scorer, text = runtime.scorer, "alpha beta gamma delta come up with diverse tasks"
+    found = explain(text, runtime)
+    (sequence,) = scorer.prepare([text])[0].views[0].sequences
+    terms, labels = lexical.terms([sequence]), scorer.model.labels
+    embedding = scorer.model.encoder.encode([sequence])
+    near = evidence.search(scorer.snapshot, embedding)
+    features = np.hstack([embedding, evidence.features(near, labels.techniques, labels.capabilities)])
+    whole = scorer.model.head.logits(features, terms)[0, 0]
+    places = {text[a:b]: bucket for bucket, a, b in _placed(scorer, text, sequence)}
+    for word in found.words:
+        kept = terms.buckets[0] != places[word.text]
+        rest = lexical.Terms(terms.buckets[:, kept], terms.counts[:, kept])
+        assert word.effect == pytest.approx(whole - scorer.model.head.logits(features, rest)[0, 0], abs=1e-3)
+    assert max(word.effect for word in found.words) > 0
+
+
+def _placed(scorer: Scorer, text: str, sequence: list[int]) -> list[tuple[int, int, int]]:
+    """Of every term its bucket and its range of characters."""
+    spans = scorer.model.encoder.tokenise([text])[0].spans
+    return [(bucket, spans[a][0], spans[b - 1][1]) for bucket, a, b in lexical.occurrences(sequence)]
 
 
 def test_an_empty_part_of_a_structure_counts_nothing() -> None:
