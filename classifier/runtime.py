@@ -12,7 +12,7 @@ from classifier.corpus import SOURCE as SEED_SOURCE
 from classifier.errors import InvalidSetting
 from classifier.policy import Thresholds
 from classifier.scorer import Scorer
-from index.live import ExampleIndex
+from index.live import ExampleIndex, Snapshot, empty_snapshot
 from index.store import ExampleStore, SqliteStore
 
 
@@ -48,21 +48,48 @@ def open_runtime(settings: Settings, *, store: Path | None = None) -> Iterator[R
         BundleRejected: When the bundle is missing or does not fit its hashes.
         StoreUnavailable: When the example store cannot be used.
     """
-    bundle = open_bundle(settings.bundle, threads=settings.threads or len(os.sched_getaffinity(0)))
-    model = bundle.model
-    thresholds = thresholds_in_force(model.thresholds, settings)
+    bundle = open_bundle(settings.bundle.resolve(), threads=threads_of(settings))
+    thresholds_in_force(bundle.model.thresholds, settings)  # what contradicts itself ends before a store is made
     path = store or settings.store
     path.parent.mkdir(parents=True, exist_ok=True)
     opened = SqliteStore(path)
     try:
-        scorer = Scorer(
-            replace(model, thresholds=thresholds), lambda: index.snapshot, max_chars=settings.max_prompt_chars
-        )
         _seed(opened, bundle)
-        index = ExampleIndex(opened, scorer.embed, model.encoder.fingerprint, model.encoder.dimensions)
-        yield Runtime(bundle, opened, index, scorer)
+        runtime = [put_together(bundle, opened, settings)]
+        del bundle  # whoever is given the runtime may let it go before the store is closed
+        yield runtime.pop()
     finally:
         opened.close()
+
+
+def put_together(bundle: Bundle, store: ExampleStore, settings: Settings, start: Snapshot | None = None) -> Runtime:
+    """Make index and scorer of an opened bundle and store.
+
+    Args:
+        bundle: The opened bundle.
+        store: The example store.
+        settings: The operator's thresholds and limits.
+        start: What is indexed already.
+
+    Returns:
+        The parts. They hold each other in no circle, so that all of them go when the last user does.
+
+    Raises:
+        InvalidSetting: When the settings' thresholds contradict the bundle's.
+        StoreUnavailable: When the example store cannot be read.
+    """
+    model = replace(bundle.model, thresholds=thresholds_in_force(bundle.model.thresholds, settings))
+    encoder = model.encoder
+    nothing = empty_snapshot(encoder.dimensions)
+    embedder = Scorer(model, lambda: nothing)
+    index = ExampleIndex(store, embedder.embed, encoder.fingerprint, encoder.dimensions, start=start)
+    scorer = Scorer(model, lambda: index.snapshot, max_chars=settings.max_prompt_chars)
+    return Runtime(bundle, store, index, scorer)
+
+
+def threads_of(settings: Settings) -> int:
+    """Threads of one run of the encoder: the settings' number, or one for each core."""
+    return settings.threads or len(os.sched_getaffinity(0))
 
 
 def thresholds_in_force(bundle: Thresholds, settings: Settings) -> Thresholds:

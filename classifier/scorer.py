@@ -179,7 +179,7 @@ class Scorer:
         encode, search, classify = (1_000 * float(seconds) for seconds in np.diff(clock))
         return Scored(
             tuple(verdicts),
-            Provenance(self.model.version, snapshot.revision),
+            self._provenance(snapshot),
             StageTimes(1_000 * tokenise_seconds, encode, search, classify),
         )
 
@@ -215,7 +215,11 @@ class Scorer:
         snapshot = self._snapshot()
         (prompt,) = self.prepare([text])
         found = snapshot.nearest(self.model.encoder.encode(prompt.views[0].sequences[:1])[0], limit, label)
-        return found, Provenance(self.model.version, snapshot.revision)
+        return found, self._provenance(snapshot)
+
+    def _provenance(self, snapshot: Snapshot) -> Provenance:
+        thresholds = self.model.thresholds
+        return Provenance(self.model.version, snapshot.revision, thresholds.review, thresholds.flag)
 
     def _view(self, text: str, tokens: Tokens) -> View:
         count, plan = len(tokens.ids), self.model.windows

@@ -96,15 +96,19 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """Which model and which examples gave a verdict.
+    """Which model, which examples and which thresholds gave a verdict.
 
     Attributes:
         bundle_version: The bundle's version with the head of its manifest's hash.
         index_revision: The example store's revision.
+        review_threshold: From which extraction probability a prompt was reviewed.
+        flag_threshold: From which it was flagged.
     """
 
     bundle_version: str
     index_revision: int
+    review_threshold: float
+    flag_threshold: float
 
 
 @dataclass(frozen=True, slots=True)

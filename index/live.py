@@ -82,6 +82,23 @@ class Snapshot:
         """The examples of one label."""
         return self.extraction if label == Label.EXTRACTION else self.benign
 
+    def extended(self, examples: Sequence[Example], vectors: Vectors, revision: int) -> "Snapshot":
+        """A new snapshot that holds these examples too.
+
+        Args:
+            examples: Examples of both labels.
+            vectors: (n, d) float32 unit rows, theirs.
+            revision: The new snapshot's.
+
+        Returns:
+            The snapshot.
+        """
+        sides = {}
+        for label in Label:
+            rows = [row for row, example in enumerate(examples) if example.label == label]
+            sides[label] = self.side(label).extended([examples[row] for row in rows], vectors[rows])
+        return Snapshot(revision, sides[Label.EXTRACTION], sides[Label.BENIGN])
+
     def nearest(self, query: Vectors, limit: int, label: Label | None = None) -> list[Match]:
         """The examples nearest to one query.
 
@@ -118,6 +135,12 @@ def merged(found: Sequence[tuple[Side, Hits]], row: int, limit: int) -> list[Mat
     return sorted(matches, key=lambda match: (-match.cosine, match.example.id))[:limit]
 
 
+def empty_snapshot(dimensions: int, make_index: Callable[[Vectors], VectorIndex] = FaissIndex) -> Snapshot:
+    """A snapshot without examples at revision 0, for embeddings of so many dimensions."""
+    empty = make_index(np.zeros((0, dimensions), np.float32))
+    return Snapshot(0, Side((), empty), Side((), empty))
+
+
 class ExampleIndex:
     """Keeps the snapshot in step with the store: what is acknowledged is durable and searchable."""
 
@@ -128,6 +151,7 @@ class ExampleIndex:
         encoder: str,
         dimensions: int,
         make_index: Callable[[Vectors], VectorIndex] = FaissIndex,
+        start: Snapshot | None = None,
     ) -> None:
         """Read the whole store and index it, encoding only what has no vector yet.
 
@@ -137,15 +161,15 @@ class ExampleIndex:
             encoder: The encoder's fingerprint, under which vectors are kept.
             dimensions: The encoder's d.
             make_index: Makes an index of (n, d) rows.
+            start: What is indexed already, so that only what came after its revision is read.
         """
         self.store = store
         self._embed = embed
         self._encoder = encoder
         self._dimensions = dimensions
         self._writing = threading.Lock()
-        empty = make_index(np.zeros((0, dimensions), np.float32))
-        self._snapshot = Snapshot(0, Side((), empty), Side((), empty))
-        self._catch_up()
+        self._snapshot = start or empty_snapshot(dimensions, make_index)
+        self.catch_up()
 
     @property
     def snapshot(self) -> Snapshot:
@@ -170,14 +194,21 @@ class ExampleIndex:
             stored = self.store.add(examples, request_id)
             with suppress(StoreUnavailable):  # a vector that is not kept is made again
                 self._keep(examples, vectors)
-            self._catch_up()
+            self.catch_up()
         return stored
 
-    def _catch_up(self) -> None:
-        """Bring the snapshot to the store's revision, whoever wrote to it."""
-        fresh = self.store.since(self._snapshot.revision)
-        if fresh:
-            self._publish(fresh, self._vectors_of(fresh), fresh[-1].revision)
+    def catch_up(self) -> None:
+        """Bring the snapshot to the store's revision, whoever wrote to it; what it holds already is not added again.
+
+        Raises:
+            StoreUnavailable: When the store cannot be read; the snapshot stays as it was.
+        """
+        came = self.store.since(self._snapshot.revision)
+        if came:
+            held = self._snapshot
+            fresh = [example for example in came if example.id not in held.side(example.label).ids]
+            vectors = self._vectors_of(fresh) if fresh else np.zeros((0, self._dimensions), np.float32)
+            self._snapshot = held.extended(fresh, vectors, came[-1].revision)
 
     def _vectors_of(self, examples: Sequence[Example]) -> Vectors:
         known = self.store.vectors(self._encoder, since=self._snapshot.revision)
@@ -190,10 +221,3 @@ class ExampleIndex:
 
     def _keep(self, examples: Sequence[Example], vectors: Vectors) -> None:
         self.store.keep_vectors(self._encoder, {e.id: v for e, v in zip(examples, vectors, strict=True)})
-
-    def _publish(self, examples: Sequence[Example], vectors: Vectors, revision: int) -> None:
-        sides = {}
-        for label in Label:
-            rows = [row for row, example in enumerate(examples) if example.label == label]
-            sides[label] = self._snapshot.side(label).extended([examples[row] for row in rows], vectors[rows])
-        self._snapshot = Snapshot(revision, sides[Label.EXTRACTION], sides[Label.BENIGN])

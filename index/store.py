@@ -44,6 +44,9 @@ class ExampleStore(Protocol):
     def add(self, examples: Sequence[Example], request_id: str | None = None) -> list[Example]:
         """Store all of the examples or none, durably, and return them as they are stored."""
 
+    def replace_source(self, source: str, examples: Sequence[Example]) -> None:
+        """Make the examples of a source exactly these, in one transaction."""
+
     def get(self, example_id: str) -> Example:
         """Return one example."""
 

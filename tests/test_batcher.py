@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -43,7 +43,7 @@ class LinearHead:
         return np.stack([features[:, 0], features[:, 1]], axis=1)
 
 
-def make_scorer(encoder: HashEncoder) -> Scorer:
+def make_scorer(encoder: HashEncoder) -> Callable[[], Scorer]:
     index = FaissIndex(np.zeros((0, encoder.dimensions), np.float32))
     snapshot = Snapshot(7, Side((), index), Side((), index))
     model = Model(
@@ -55,7 +55,8 @@ def make_scorer(encoder: HashEncoder) -> Scorer:
         thresholds=Thresholds(0.5, 0.9),
         windows=WindowPlan(),
     )
-    return Scorer(model, lambda: snapshot)
+    scorer = Scorer(model, lambda: snapshot)
+    return lambda: scorer
 
 
 @asynccontextmanager

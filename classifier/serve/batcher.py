@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -52,11 +52,11 @@ class _Job:
 class MicroBatcher:
     """One worker thread scores one batch at a time; the queue is bounded by tokens. Used from one event loop."""
 
-    def __init__(self, scorer: Scorer, *, batch_tokens: int, queue_tokens: int) -> None:
+    def __init__(self, scorer: Callable[[], Scorer], *, batch_tokens: int, queue_tokens: int) -> None:
         """Start nothing yet; run does.
 
         Args:
-            scorer: What scores.
+            scorer: Returns what scores now; asked once a batch, so that a batch has one model and one set of examples.
             batch_tokens: The most tokens of a batch; a single prompt may have more.
             queue_tokens: The most tokens that may wait.
         """
@@ -133,7 +133,7 @@ class MicroBatcher:
         self._wake.set()
 
     def _estimate(self, text: str) -> int:
-        return min(len(text) // _CHARS_PER_TOKEN + 1, self._scorer.model.windows.budget)
+        return min(len(text) // _CHARS_PER_TOKEN + 1, self._scorer().model.windows.budget)
 
     def _forget_cancelled(self) -> None:
         self._waiting = deque(job for job in self._waiting if not job.future.done())
@@ -160,11 +160,12 @@ class MicroBatcher:
             return [outcome for job in jobs for outcome in self._score([job])]
 
     def _score_together(self, jobs: Sequence[_Job], started: float) -> list[Outcome]:
-        prepared = self._scorer.prepare_each([job.text for job in jobs])
+        scorer = self._scorer()
+        prepared = scorer.prepare_each([job.text for job in jobs])
         good = [prompt for prompt in prepared if isinstance(prompt, Prepared)]
         if not good:
             return [prompt for prompt in prepared if isinstance(prompt, StillwatchError)]
-        scored = self._scorer.score_prepared(good, tokenise_seconds=time.perf_counter() - started)
+        scored = scorer.score_prepared(good, tokenise_seconds=time.perf_counter() - started)
         verdicts = iter(scored.verdicts)
         return [
             Answer(next(verdicts), scored.provenance, scored.times, 1_000 * (started - job.submitted), len(good))

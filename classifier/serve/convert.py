@@ -165,7 +165,12 @@ def verdict(found: Verdict) -> verdict_pb2.Verdict:
 
 def provenance(found: Provenance) -> verdict_pb2.Provenance:
     """Provenance on the wire."""
-    return verdict_pb2.Provenance(bundle_version=found.bundle_version, index_revision=found.index_revision)
+    return verdict_pb2.Provenance(
+        bundle_version=found.bundle_version,
+        index_revision=found.index_revision,
+        review_threshold=found.review_threshold,
+        flag_threshold=found.flag_threshold,
+    )
 
 
 def stage_times(answer: Answer) -> verdict_pb2.StageTimes:

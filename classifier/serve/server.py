@@ -9,13 +9,24 @@ import structlog
 from google.protobuf.descriptor import FileDescriptor
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from stillwatch.v1 import classifier_pb2, classifier_pb2_grpc, examples_pb2, examples_pb2_grpc
+from stillwatch.v1 import (
+    admin_pb2,
+    admin_pb2_grpc,
+    classifier_pb2,
+    classifier_pb2_grpc,
+    examples_pb2,
+    examples_pb2_grpc,
+)
 
+from classifier.canary import check
 from classifier.config import Settings
 from classifier.errors import InvalidRequest
-from classifier.runtime import Runtime, open_runtime
+from classifier.runtime import open_runtime
+from classifier.serve.admin import AdminServicer
 from classifier.serve.batcher import Answer, MicroBatcher
 from classifier.serve.edge import Edge
+from classifier.serve.generations import Generations
+from classifier.serve.reload import Reloader
 from classifier.serve.services import ClassifierServicer, ExampleServicer
 
 _log = structlog.get_logger("stillwatch.server")
@@ -30,25 +41,34 @@ async def serve(settings: Settings, announce: Callable[[str], None] = lambda _: 
 
     Raises:
         BundleRejected: When the bundle is missing or does not fit its hashes.
+        CanaryFailed: When the bundle decides prompts wrongly whose side is clear.
         StoreUnavailable: When the example store cannot be used.
         InvalidRequest: When the address cannot be listened on.
     """
     with open_runtime(settings) as runtime:
-        await _serve(runtime, settings, announce)
+        moved = check(runtime)
+        if moved:
+            _log.warning("canaries_moved_by_examples", canaries=moved)
+        generations = Generations(runtime, settings)
+        del runtime  # a reload puts another one in its place, and this one must then go
+        await _serve(generations, settings, announce)
 
 
-async def _serve(runtime: Runtime, settings: Settings, announce: Callable[[str], None]) -> None:
+async def _serve(generations: Generations, settings: Settings, announce: Callable[[str], None]) -> None:
     stopping = asyncio.Event()
+    reloader = Reloader(generations)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    batcher = MicroBatcher(runtime.scorer, batch_tokens=settings.batch_tokens, queue_tokens=settings.queue_tokens)
+    loop.add_signal_handler(signal.SIGHUP, reloader.on_signal)
+    batcher = MicroBatcher(generations.scorer, batch_tokens=settings.batch_tokens, queue_tokens=settings.queue_tokens)
     server = grpc.aio.server(interceptors=[Edge()], options=_options(settings))
     classifier_pb2_grpc.add_ClassifierServiceServicer_to_server(ClassifierServicer(batcher, settings), server)
-    examples_pb2_grpc.add_ExampleServiceServicer_to_server(ExampleServicer(runtime, settings), server)
+    examples_pb2_grpc.add_ExampleServiceServicer_to_server(ExampleServicer(generations, settings), server)
+    admin_pb2_grpc.add_AdminServiceServicer_to_server(AdminServicer(reloader), server)
     state = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(state, server)
-    names = [_service(classifier_pb2.DESCRIPTOR), _service(examples_pb2.DESCRIPTOR)]
+    names = [_service(file.DESCRIPTOR) for file in (classifier_pb2, examples_pb2, admin_pb2)]
     if settings.reflection:
         reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
     try:
@@ -65,14 +85,18 @@ async def _serve(runtime: Runtime, settings: Settings, announce: Callable[[str],
     await server.start()
     for name in ("", *names):
         await state.set(name, health_pb2.HealthCheckResponse.SERVING)
-    _log.info("serving", address=f"{settings.host}:{port}", bundle=runtime.scorer.model.version)
+    _log.info("serving", address=f"{settings.host}:{port}", bundle=generations.scorer().model.version)
+    watching = asyncio.create_task(reloader.watch(settings.bundle, settings.watch_seconds))
     announce(f"{settings.host}:{port}")
     await stopping.wait()
+    watching.cancel()
+    reloader.stop()
     _log.info("draining", grace_seconds=settings.grace_seconds)
     await state.enter_graceful_shutdown()
     await server.stop(settings.grace_seconds)
     batcher.close()
     await scoring
+    await reloader.close()
     _log.info("stopped")
 
 

@@ -9,10 +9,10 @@ from stillwatch.v1 import classifier_pb2, classifier_pb2_grpc, examples_pb2, exa
 
 from classifier.config import Settings
 from classifier.errors import InvalidRequest, Overloaded, StillwatchError, TooManyItems
-from classifier.runtime import Runtime
 from classifier.serve import convert
 from classifier.serve.batcher import Answer, MicroBatcher, Outcome
 from classifier.serve.edge import log_unknown
+from classifier.serve.generations import Generations
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 MAX_NEIGHBOURS = 100
@@ -84,9 +84,9 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServiceServicer):
 class ExampleServicer(examples_pb2_grpc.ExampleServiceServicer):
     """Keeps the labelled examples."""
 
-    def __init__(self, runtime: Runtime, settings: Settings) -> None:
-        """Work on the runtime's store and index, within the settings' limits."""
-        self._runtime = runtime
+    def __init__(self, generations: Generations, settings: Settings) -> None:
+        """Work on the store and index in force, within the settings' limits."""
+        self._generations = generations
         self._settings = settings
         self._under_way = 0
 
@@ -108,10 +108,9 @@ class ExampleServicer(examples_pb2_grpc.ExampleServiceServicer):
             raise InvalidRequest("request_id is missing or over 128 characters: name this write")
         _check_count(len(request.examples), "examples", self._settings.max_batch_items)
         examples = [convert.example_in(example) for example in request.examples]
-        stored = await self._run(lambda: self._runtime.examples.add(examples, request.request_id))
+        stored, revision = await self._run(lambda: self._generations.add(examples, request.request_id))
         return examples_pb2.AddExamplesResponse(
-            examples=[convert.example_out(example) for example in stored],
-            revision=self._runtime.examples.snapshot.revision,
+            examples=[convert.example_out(example) for example in stored], revision=revision
         )
 
     async def GetExample(
@@ -120,7 +119,7 @@ class ExampleServicer(examples_pb2_grpc.ExampleServiceServicer):
         """Return one example."""
         if not request.id:
             raise InvalidRequest("id is missing: name the example")
-        example = await self._run(lambda: self._runtime.store.get(request.id))
+        example = await self._run(lambda: self._generations.runtime.store.get(request.id))
         return examples_pb2.GetExampleResponse(example=convert.example_out(example))
 
     async def ListExamples(
@@ -129,11 +128,12 @@ class ExampleServicer(examples_pb2_grpc.ExampleServiceServicer):
         """Return a page of examples."""
         size = _limit(request.page_size, "page_size", 100, MAX_PAGE)
         label = convert.label_filter(request.label)
-        page, token = await self._run(lambda: self._runtime.store.page(size, request.page_token, label, request.source))
+        runtime = self._generations.runtime
+        page, token = await self._run(lambda: runtime.store.page(size, request.page_token, label, request.source))
         return examples_pb2.ListExamplesResponse(
             examples=[convert.example_out(example) for example in page],
             next_page_token=token,
-            revision=self._runtime.examples.snapshot.revision,
+            revision=runtime.examples.snapshot.revision,
         )
 
     async def FindNeighbours(
@@ -142,7 +142,8 @@ class ExampleServicer(examples_pb2_grpc.ExampleServiceServicer):
         """Return the examples nearest to a text."""
         limit = _limit(request.limit, "limit", 10, MAX_NEIGHBOURS)
         label = convert.label_filter(request.label)
-        found, provenance = await self._run(lambda: self._runtime.scorer.nearest(request.text, limit, label))
+        scorer = self._generations.scorer()
+        found, provenance = await self._run(lambda: scorer.nearest(request.text, limit, label))
         return examples_pb2.FindNeighboursResponse(
             neighbours=[convert.neighbour(match) for match in found], provenance=convert.provenance(provenance)
         )

@@ -25,6 +25,8 @@ STATUS: dict[type[BaseException], tuple[grpc.StatusCode, str]] = {
     errors.Overloaded: (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL"),
     errors.ShuttingDown: (grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN"),
     errors.BundleRejected: (grpc.StatusCode.FAILED_PRECONDITION, "BUNDLE_REJECTED"),
+    errors.CanaryFailed: (grpc.StatusCode.FAILED_PRECONDITION, "CANARY_FAILED"),
+    errors.ReloadInProgress: (grpc.StatusCode.ABORTED, "RELOAD_IN_PROGRESS"),
     errors.WeightsRejected: (grpc.StatusCode.FAILED_PRECONDITION, "WEIGHTS_REJECTED"),
     errors.DataRejected: (grpc.StatusCode.INVALID_ARGUMENT, "DATA_REJECTED"),
     errors.ServiceFailed: (grpc.StatusCode.UNAVAILABLE, "SERVICE_FAILED"),

@@ -219,7 +219,7 @@ class BatchResult(_message.Message):
     @_builtins.property
     def provenance(self) -> _verdict_pb2.Provenance:
         """provenance is set beside a verdict. Items of one request may be scored in several batches, between which an
-        example may have been added.
+        example may have been added, or another bundle taken into use.
         """
 
     def __init__(

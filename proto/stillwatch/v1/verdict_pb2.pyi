@@ -333,25 +333,33 @@ Global___Verdict: _TypeAlias = Verdict  # noqa: Y015
 
 @_typing.final
 class Provenance(_message.Message):
-    """Provenance says which model and which examples gave a verdict."""
+    """Provenance says which model, which examples and which thresholds gave a verdict."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     BUNDLE_VERSION_FIELD_NUMBER: _builtins.int
     INDEX_REVISION_FIELD_NUMBER: _builtins.int
+    REVIEW_THRESHOLD_FIELD_NUMBER: _builtins.int
+    FLAG_THRESHOLD_FIELD_NUMBER: _builtins.int
     bundle_version: _builtins.str
     """bundle_version names the bundle: its version and the head of its manifest's hash."""
     index_revision: _builtins.int
     """index_revision is the revision of the example store that was searched."""
+    review_threshold: _builtins.float
+    """review_threshold is the extraction probability from which a prompt was reviewed."""
+    flag_threshold: _builtins.float
+    """flag_threshold is the extraction probability from which a prompt was flagged."""
     def __init__(
         self,
         *,
         bundle_version: _builtins.str = ...,
         index_revision: _builtins.int = ...,
+        review_threshold: _builtins.float = ...,
+        flag_threshold: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle_version", b"bundle_version", "index_revision", b"index_revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle_version", b"bundle_version", "flag_threshold", b"flag_threshold", "index_revision", b"index_revision", "review_threshold", b"review_threshold"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
