@@ -203,12 +203,12 @@ class ExampleIndex:
         Raises:
             StoreUnavailable: When the store cannot be read; the snapshot stays as it was.
         """
-        came = self.store.since(self._snapshot.revision)
-        if came:
-            held = self._snapshot
-            fresh = [example for example in came if example.id not in held.side(example.label).ids]
-            vectors = self._vectors_of(fresh) if fresh else np.zeros((0, self._dimensions), np.float32)
-            self._snapshot = held.extended(fresh, vectors, came[-1].revision)
+        revision = self.store.revision()  # before the rows: what comes later is found twice rather than never
+        held = self._snapshot
+        came = self.store.since(held.revision)
+        fresh = [example for example in came if example.id not in held.side(example.label).ids]
+        vectors = self._vectors_of(fresh) if fresh else np.zeros((0, self._dimensions), np.float32)
+        self._snapshot = held.extended(fresh, vectors, max(revision, held.revision))
 
     def _vectors_of(self, examples: Sequence[Example]) -> Vectors:
         known = self.store.vectors(self._encoder, since=self._snapshot.revision)

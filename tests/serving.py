@@ -14,7 +14,7 @@ BUNDLES = Path(__file__).parent.parent / "var" / "bundles"
 
 
 class Server:
-    """A server process on a free port, with a home of its own that borrows the built bundle."""
+    """A server process on a free port, with a home of its own; one without bundles borrows the built one."""
 
     def __init__(self, process: "subprocess.Popen[str]", address: str, home: Path) -> None:
         self.process = process
@@ -34,7 +34,8 @@ class Server:
 def running_server(home: Path, **settings: object) -> Iterator[Server]:
     """Start `stillwatch serve` with settings, and wait until it serves."""
     home.mkdir(exist_ok=True)
-    (home / "bundles").symlink_to(BUNDLES)
+    if not (home / "bundles").exists():
+        (home / "bundles").symlink_to(BUNDLES)
     environment = {**os.environ, "STILLWATCH_HOME": str(home), "STILLWATCH_PORT": "0"}
     environment |= {f"STILLWATCH_{name.upper()}": str(value) for name, value in settings.items()}
     process = subprocess.Popen(
