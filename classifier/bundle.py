@@ -16,7 +16,7 @@ import onnx
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from classifier.encoder import OnnxEncoder
+from classifier.encoder import Encoder, OnnxEncoder
 from classifier.errors import BundleRejected
 from classifier.evidence import width as evidence_width
 from classifier.head import OnnxHead
@@ -56,12 +56,14 @@ class Bundle:
     vectors: NDArray[np.float32]
 
 
-def open_bundle(folder: Path, *, threads: int) -> Bundle:
+def open_bundle(folder: Path, *, threads: int, held: Bundle | None = None) -> Bundle:
     """Read and verify a bundle. Every byte that is used is the byte that was hashed.
 
     Args:
         folder: The bundle's directory.
         threads: Threads of one run of the encoder.
+        held: A bundle that is open already with as many threads. Its encoder and examples are used again where the
+            files are the same, byte for byte.
 
     Returns:
         The opened bundle.
@@ -72,12 +74,17 @@ def open_bundle(folder: Path, *, threads: int) -> Bundle:
     manifest, version = read_manifest(folder)
     files = {name: verified_file(folder, name, manifest.files[name]) for name in FILES}
     head_card = manifest.head
-    for name in ("encoder.onnx", "head.onnx"):
+    same = {name for name, digest in manifest.files.items() if held and held.manifest.files[name] == digest}
+    for name in {"encoder.onnx", "head.onnx"} - same:
         check_onnx(name, files[name])
-    encoder = _loaded(
-        "encoder.onnx or tokenizer.json",
-        lambda: OnnxEncoder(files["encoder.onnx"], files["tokenizer.json"].decode(), threads=threads),
-    )
+    encoder: Encoder
+    if held and same >= {"encoder.onnx", "tokenizer.json"}:
+        encoder = held.model.encoder
+    else:
+        encoder = _loaded(
+            "encoder.onnx or tokenizer.json",
+            lambda: OnnxEncoder(files["encoder.onnx"], files["tokenizer.json"].decode(), threads=threads),
+        )
     labels = Labels(head_card.techniques, head_card.capabilities)
     head = _loaded("head.onnx", lambda: _checked_head(files["head.onnx"], encoder.dimensions, labels))
     if len(head_card.calibration) != 1 + len(labels.capabilities):
@@ -97,7 +104,7 @@ def open_bundle(folder: Path, *, threads: int) -> Bundle:
         length_penalty=head_card.length_penalty,
         least_cosine=head_card.least_cosine,
     )
-    examples = parse_examples(files["examples.jsonl"])
+    examples = held.examples if held and "examples.jsonl" in same else parse_examples(files["examples.jsonl"])
     vectors = _vectors(files["examples.npy"], (len(examples), encoder.dimensions))
     return Bundle(manifest, model, examples, vectors)
 

@@ -17,6 +17,9 @@ _FILE = Path(__file__).parent / "canaries.jsonl"
 _EVEN = 0.5
 """Sides are told by the calibrated probability, not by thresholds: those are the operator's to move."""
 _TOLERANCE = 1e-3
+_EMBEDDED = 4
+_AT_ONCE = 3
+"""Canaries of one batch: few, so that a server that is checking a bundle can go on serving."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +51,8 @@ def check(runtime: Runtime) -> tuple[str, ...]:
         CanaryFailed: When the bundle's embeddings are no finite unit vectors, or it decides a canary wrongly.
     """
     canaries, model = load_canaries(), runtime.scorer.model
-    rows = runtime.scorer.embed([canary.text for canary in canaries])
+    shortest = sorted((canary.text for canary in canaries), key=len)[:_EMBEDDED]
+    rows = runtime.scorer.embed(shortest)
     lengths = np.linalg.norm(rows, axis=1)
     if not np.all(np.abs(lengths - 1.0) <= _TOLERANCE):  # what is not finite compares false
         raise CanaryFailed(
@@ -68,7 +72,9 @@ def check(runtime: Runtime) -> tuple[str, ...]:
 def misjudged(scorer: Scorer, canaries: tuple[Canary, ...]) -> tuple[str, ...]:
     """The names of the canaries that a scorer puts on the wrong side, or does not judge."""
     wrong = []
-    for canary, verdict in zip(canaries, scorer.score([c.text for c in canaries]).verdicts, strict=True):
+    groups = [canaries[start : start + _AT_ONCE] for start in range(0, len(canaries), _AT_ONCE)]
+    verdicts = [verdict for group in groups for verdict in scorer.score([found.text for found in group]).verdicts]
+    for canary, verdict in zip(canaries, verdicts, strict=True):
         extraction, benign = verdict.extraction_probability >= _EVEN, verdict.extraction_probability < _EVEN
         right = extraction if canary.label == Label.EXTRACTION else benign
         if verdict.abstention is not None or not right:

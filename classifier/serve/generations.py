@@ -1,5 +1,6 @@
 """The generation in force: bundle, index and thresholds that are swapped as one."""
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -25,6 +26,9 @@ RELOADABLE = ("review_threshold", "flag_threshold", "max_prompt_chars", "threads
 """The settings that a reload takes over; the others are read at start."""
 _EMBEDDED_AT_ONCE = 16
 _TOLERANCE = 1e-3
+_SWITCH_SECONDS = 0.0005
+"""How long the building thread may hold the interpreter against the traffic's threads: a tenth of Python's own 5 ms,
+which each of them would else wait again and again in every batch."""
 
 Floats = NDArray[np.float32]
 
@@ -46,10 +50,17 @@ class Swap:
 
 @dataclass(frozen=True, slots=True)
 class _Candidate:
-    """A runtime that is not in force, and the store's revision from which it was built."""
+    """A runtime that is not in force.
+
+    Attributes:
+        runtime: The runtime.
+        revision: The store's revision from which it was built.
+        seeded: Whether the store held the bundle's seed already.
+    """
 
     runtime: Runtime
     revision: int
+    seeded: bool
 
 
 class Generations:
@@ -68,7 +79,7 @@ class Generations:
             reread: Reads the settings anew.
         """
         self._runtime = runtime
-        self._at_start = settings
+        self._at_start = self._in_force = settings
         self._reread = reread
         self._read_at_start = reread()
         self._writing = threading.Lock()
@@ -126,15 +137,19 @@ class Generations:
         """
         if not self._reloading.acquire(blocking=False):
             raise ReloadInProgress("a reload is under way: wait for it, then ask again if it is still needed")
+        switching = sys.getswitchinterval()
         try:
+            sys.setswitchinterval(_SWITCH_SECONDS)
             settings, needs_restart = self._settings()
+            held = self._runtime.bundle if settings.threads == self._in_force.threads else None
             # The pointer is followed once, so that it may move while the files are read.
-            bundle = open_bundle(settings.bundle.resolve(), threads=threads_of(settings))
+            bundle = open_bundle(settings.bundle.resolve(), threads=threads_of(settings), held=held)
             candidate = self._candidate(bundle, settings)
             moved = check(candidate.runtime)
             self._swap(candidate, settings)
             return Swap(self._runtime.examples.snapshot.revision, moved, needs_restart)
         finally:
+            sys.setswitchinterval(switching)
             self._reloading.release()
 
     def _settings(self) -> tuple[Settings, tuple[str, ...]]:
@@ -157,14 +172,16 @@ class Generations:
         """Index the bundle's seed and everybody else's examples as if the store held this bundle's seed already."""
         store = self._runtime.store
         revision = store.revision()  # before the rows: what comes later is found twice rather than never
-        others = [example for example in store.since(0) if example.source != SEED_SOURCE]
+        found = store.since(0)
+        others = [example for example in found if example.source != SEED_SOURCE]
         taken = {example.content_hash for example in others}
         rows = [row for row, seed in enumerate(bundle.examples) if seed.content_hash not in taken]
         seeds = [bundle.examples[row] for row in rows]
+        seeded = set(map(_content, seeds)) == {_content(example) for example in found if example.source == SEED_SOURCE}
         nothing = empty_snapshot(bundle.model.encoder.dimensions)
         vectors = self._vectors(store, others, bundle, nothing)
         start = nothing.extended([*seeds, *others], np.concatenate([bundle.vectors[rows], vectors]), revision)
-        return _Candidate(put_together(bundle, store, settings, start), revision)
+        return _Candidate(put_together(bundle, store, settings, start), revision, seeded)
 
     def _vectors(self, store: ExampleStore, examples: Sequence[Example], bundle: Bundle, nothing: Snapshot) -> Floats:
         """The examples' embeddings by the bundle's encoder: those kept by the store, and the rest made now.
@@ -194,15 +211,21 @@ class Generations:
             if self._stopping.is_set():
                 raise ShuttingDown("the server is stopping: reload another one")
             seeds = {example.content_hash for example in bundle.examples}
-            came = [example for example in store.since(candidate.revision) if example.source != SEED_SOURCE]
-            if any(example.content_hash in seeds for example in came):
-                # Somebody labelled one of the new seed's texts meanwhile, and his label stands.
+            came = store.since(candidate.revision)
+            if any(example.content_hash in seeds or example.source == SEED_SOURCE for example in came):
+                # Somebody labelled one of the new seed's texts meanwhile, and his label stands; or another process
+                # gave the store another seed.
                 candidate = self._candidate(bundle, settings)
             candidate.runtime.examples.catch_up()
-            store.replace_source(SEED_SOURCE, bundle.examples)
+            if not candidate.seeded:
+                store.replace_source(SEED_SOURCE, bundle.examples)
             with suppress(StoreUnavailable):  # then the next write catches up
                 candidate.runtime.examples.catch_up()
-            self._runtime = candidate.runtime
+            self._runtime, self._in_force = candidate.runtime, settings
+
+
+def _content(example: Example) -> tuple[object, ...]:
+    return example.content_hash, example.label, example.technique, example.capabilities
 
 
 def _sound(row: Floats, dimensions: int) -> bool:
