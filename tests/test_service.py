@@ -379,7 +379,7 @@ def test_sigterm_turns_health_off_first_finishes_accepted_work_and_exits_with_ze
             states.append(next(watch).status)
             answers = client.classify_stream((str(i), f"{ORDINARY * 12} {i}") for i in range(96))
             outcomes = [next(answers).WhichOneof("outcome")]
-            server.process.send_signal(signal.SIGTERM)
+            server.terminate()
             states.append(next(watch).status)
             outcomes += [answer.WhichOneof("outcome") for answer in answers]
         code = server.stop()
