@@ -136,9 +136,10 @@ def test_a_second_signal_ends_the_server_at_once(tmp_path: Path, number: signal.
 def test_a_call_whose_time_cannot_suffice_is_refused_with_a_reason(tmp_path: Path) -> None:
     with running_server(tmp_path / "home") as server, grpc.insecure_channel(server.address) as channel:
         stub: Any = classifier_pb2_grpc.ClassifierServiceStub(channel)
-        long = classifier_pb2.ClassifyRequest(prompt=classifier_pb2.Prompt(text=ORDINARY * 1_400))
+        prompt = classifier_pb2.Prompt(text=ORDINARY * 400)
+        long = classifier_pb2.BatchClassifyRequest(items=[classifier_pb2.BatchItem(prompt=prompt)] * 250)  # minutes
         with pytest.raises(grpc.RpcError) as raised:
-            stub.Classify(long, timeout=0.3)
+            stub.BatchClassify(long, timeout=10)
         error: Any = raised.value
         assert error.code() == grpc.StatusCode.DEADLINE_EXCEEDED
         assert "are left" in error.details(), "the server said so, before the time was over"
