@@ -19,11 +19,14 @@ class Settings(BaseSettings):
         threads: Threads of one run of the encoder; 0 takes one for each core.
         batch_tokens: The most window tokens that are scored together.
         queue_tokens: The most window tokens that may wait; more is refused.
+        queue_seconds: How long a single prompt may wait for its turn, by the running rate; else it is refused.
+        bulk_queue_seconds: The same for the prompts of one BatchClassify.
         max_prompt_chars: The most characters of one prompt.
         max_batch_items: The most items of one BatchClassify or AddExamples request.
         max_message_bytes: The most bytes of one gRPC message.
         stream_in_flight: The most unanswered prompts of one stream.
-        grace_seconds: How long accepted work may take after SIGTERM.
+        drain_pause_seconds: How long the server serves on after SIGTERM, its health off, until balancers have noticed.
+        grace_seconds: How long accepted work may take after that.
         review_threshold: Overrides the bundle's review threshold.
         flag_threshold: Overrides the bundle's flag threshold.
         reflection: Whether the server describes its services.
@@ -38,10 +41,13 @@ class Settings(BaseSettings):
     threads: Annotated[int, Field(ge=0, le=256)] = 0
     batch_tokens: Annotated[int, Field(ge=256, le=1_000_000)] = 4_096
     queue_tokens: Annotated[int, Field(ge=256, le=100_000_000)] = 262_144
+    queue_seconds: Annotated[float, Field(gt=0, le=3_600)] = 0.5
+    bulk_queue_seconds: Annotated[float, Field(gt=0, le=3_600)] = 10.0
     max_prompt_chars: Annotated[int, Field(ge=1, le=10_000_000)] = 100_000
     max_batch_items: Annotated[int, Field(ge=1, le=100_000)] = 256
     max_message_bytes: Annotated[int, Field(ge=1_024, le=1_073_741_824)] = 8 * 2**20
     stream_in_flight: Annotated[int, Field(ge=1, le=10_000)] = 64
+    drain_pause_seconds: Annotated[float, Field(ge=0, le=300)] = 1.0
     grace_seconds: Annotated[float, Field(ge=0, le=3_600)] = 30.0
     review_threshold: Annotated[float, Field(ge=0, le=1)] | None = None
     flag_threshold: Annotated[float, Field(ge=0, le=1)] | None = None

@@ -12,6 +12,7 @@
     ├── InvalidSetting              settings that contradict each other
     ├── TooManyItems                a batch over the limit
     ├── Overloaded                  the queue is full
+    ├── DeadlineTooShort            the answer cannot be there in time
     ├── ShuttingDown                the server no longer takes work
     ├── BundleRejected              a bundle's file is missing, altered or not allowed
     ├── CanaryFailed                a bundle decides prompts wrongly whose side is clear
@@ -62,7 +63,20 @@ class TooManyItems(StillwatchError):
 
 
 class Overloaded(StillwatchError):
-    """Raised when the queue is full."""
+    """Raised when the queue is full.
+
+    Attributes:
+        retry_after: Seconds until what waits now will be done, by estimate.
+    """
+
+    def __init__(self, message: str, retry_after: float = 0.25) -> None:
+        """Hold the seconds to wait."""
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class DeadlineTooShort(StillwatchError):
+    """Raised for work that cannot be done before its caller's deadline; it was not begun."""
 
 
 class ShuttingDown(StillwatchError):

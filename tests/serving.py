@@ -21,11 +21,17 @@ class Server:
         self.address = address
         self.home = home
         self.log = ""
+        self._told = False
+
+    def terminate(self) -> None:
+        """Send SIGTERM, once only: a second one would end the process at once."""
+        if not self._told and self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        self._told = True
 
     def stop(self, timeout: float = 30.0) -> int:
         """Send SIGTERM and return the exit code; what was logged is in log afterwards."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
+        self.terminate()
         _, self.log = self.process.communicate(timeout=timeout)
         return self.process.returncode
 
@@ -37,6 +43,7 @@ def running_server(home: Path, **settings: object) -> Iterator[Server]:
     if not (home / "bundles").exists():
         (home / "bundles").symlink_to(BUNDLES)
     environment = {**os.environ, "STILLWATCH_HOME": str(home), "STILLWATCH_PORT": "0"}
+    environment["STILLWATCH_DRAIN_PAUSE_SECONDS"] = "0"
     environment |= {f"STILLWATCH_{name.upper()}": str(value) for name, value in settings.items()}
     process = subprocess.Popen(
         [sys.executable, "-m", "classifier.cli", "serve"], env=environment, stderr=subprocess.PIPE, text=True, cwd=home

@@ -149,12 +149,12 @@ async def test_a_lone_prompt_does_not_wait_for_company() -> None:
 
 async def test_a_batch_is_bounded_by_tokens() -> None:
     encoder = GatedEncoder()
-    batcher = MicroBatcher(make_scorer(encoder), batch_tokens=100, queue_tokens=100_000)
+    batcher = MicroBatcher(make_scorer(encoder), batch_tokens=140, queue_tokens=100_000)
     async with running(batcher):
         with closed_gate(encoder):
             busy = asyncio.create_task(batcher.submit(["busy"]))
             await until_busy(encoder)
-            task = asyncio.create_task(batcher.submit(["word " * 32] * 6))  # 41 tokens each, by estimate
+            task = asyncio.create_task(batcher.submit(["word " * 32] * 6))  # 56 tokens each, by estimate
             await asyncio.sleep(0)
         assert len(await task) == 6
         await busy

@@ -1,18 +1,33 @@
 """Gathers concurrent prompts into batches by back-pressure: what waits while a batch runs is the next batch."""
 
 import asyncio
+import math
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from enum import Enum
 
-from classifier.errors import Overloaded, ShuttingDown, StillwatchError
+from classifier.errors import DeadlineTooShort, Overloaded, ShuttingDown, StillwatchError
 from classifier.scorer import Scorer
+from classifier.serve.cost import cost_of
+from classifier.serve.lanes import Lanes
+from classifier.serve.pace import Pace
 from classifier.verdict import Provenance, StageTimes, Verdict
 from classifier.views import Prepared
 
-_CHARS_PER_TOKEN = 4
+_LEAST_BATCH = 1_024
+
+
+class Urgency(Enum):
+    """How long work may wait for its turn."""
+
+    SINGLE = "single"
+    """One prompt, inline: refused when it would wait for over queue_seconds."""
+    BATCH = "batch"
+    """Prompts that were sent together: refused when they would wait for over bulk_queue_seconds."""
+    STREAM = "stream"
+    """A stream's prompt: the stream's own flow control bounds it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,69 +55,92 @@ Outcome = Answer | Exception
 class _Job:
     """A prompt that waits for its batch."""
 
-    __slots__ = ("cost", "future", "submitted", "text")
+    __slots__ = ("cost", "deadline", "future", "submitted", "text")
 
-    def __init__(self, text: str, cost: int, future: asyncio.Future[Outcome]) -> None:
+    def __init__(self, text: str, cost: int, future: asyncio.Future[Outcome], time_left: float) -> None:
         self.text = text
         self.cost = cost
         self.future = future
         self.submitted = time.perf_counter()
+        self.deadline = self.submitted + time_left
 
 
 class MicroBatcher:
-    """One worker thread scores one batch at a time; the queue is bounded by tokens. Used from one event loop."""
+    """One worker thread scores one batch at a time; the queue is bounded by tokens and by the time that they will take.
 
-    def __init__(self, scorer: Callable[[], Scorer], *, batch_tokens: int, queue_tokens: int) -> None:
+    Used from one event loop.
+    """
+
+    def __init__(
+        self,
+        scorer: Callable[[], Scorer],
+        *,
+        batch_tokens: int,
+        queue_tokens: int,
+        queue_seconds: float = 0.5,
+        bulk_queue_seconds: float = 10.0,
+    ) -> None:
         """Start nothing yet; run does.
 
         Args:
             scorer: Returns what scores now; asked once a batch, so that a batch has one model and one set of examples.
             batch_tokens: The most tokens of a batch; a single prompt may have more.
             queue_tokens: The most tokens that may wait.
+            queue_seconds: How long a single prompt may wait, by the running rate; a batch lasts half as long at most.
+            bulk_queue_seconds: How long prompts that were sent together may wait for their turn.
         """
         self._scorer = scorer
         self._batch_tokens = batch_tokens
         self._queue_tokens = queue_tokens
-        self._waiting: deque[_Job] = deque()
-        self._waiting_tokens = 0
+        self._queue_seconds = queue_seconds
+        self._bulk_queue_seconds = bulk_queue_seconds
+        self._waiting: Lanes[_Job] = Lanes()
+        self._pace = Pace()
+        self._running = 0
+        self._begun = 0.0
         self._wake = asyncio.Event()
         self._closing = False
 
     @property
     def waiting_tokens(self) -> int:
         """Tokens, by estimate, of the prompts that wait."""
-        return self._waiting_tokens
+        return self._waiting.tokens
 
-    async def submit(self, texts: Sequence[str]) -> list[Outcome]:
+    async def submit(
+        self, texts: Sequence[str], *, time_left: float | None = None, urgency: Urgency = Urgency.SINGLE
+    ) -> list[Outcome]:
         """Queue prompts and wait for their answers. A cancelled caller's prompts leave the queue.
 
         Args:
             texts: Prompts: all are queued or none.
+            time_left: Seconds until the answers are of no use any more; None for no deadline.
+            urgency: How long they may wait for their turn.
 
         Returns:
             For each prompt its answer, or the error that it met.
 
         Raises:
             Overloaded: When they do not fit into the queue.
+            DeadlineTooShort: When the answers cannot be there in time.
             ShuttingDown: When the server is stopping.
         """
         if self._closing:
             raise ShuttingDown("the server is stopping: send the prompt to another one")
         costs = [self._estimate(text) for text in texts]
-        # An empty queue takes anything, so that no allowed request is refused for ever.
-        if self._waiting and self._waiting_tokens + sum(costs) > self._queue_tokens:
-            raise Overloaded("the queue is full: try again in a moment, or send less at once")
+        self._admit(sum(costs), time_left, urgency)
         loop = asyncio.get_running_loop()
-        jobs = [_Job(text, cost, loop.create_future()) for text, cost in zip(texts, costs, strict=True)]
-        self._waiting.extend(jobs)
-        self._waiting_tokens += sum(costs)
+        left = math.inf if time_left is None else time_left
+        jobs = [_Job(text, cost, loop.create_future(), left) for text, cost in zip(texts, costs, strict=True)]
+        lane = self._waiting.single if urgency is Urgency.SINGLE else self._waiting.bulk
+        for job in jobs:
+            lane.add(job)
         self._wake.set()
         try:
             return [await job.future for job in jobs]
         except asyncio.CancelledError:
             for job in jobs:
                 job.future.cancel()
-            self._forget_cancelled()
+                self._waiting.discard(job)
             raise
 
     async def run(self) -> None:
@@ -116,7 +154,9 @@ class MicroBatcher:
                         self._wake.clear()
                         await self._wake.wait()
                         continue
+                    self._begin(jobs)
                     outcomes = await loop.run_in_executor(worker, self._score, jobs)
+                    self._end(jobs, outcomes)
                     for job, outcome in zip(jobs, outcomes, strict=True):
                         if not job.future.done():
                             job.future.set_result(outcome)
@@ -133,19 +173,60 @@ class MicroBatcher:
         self._wake.set()
 
     def _estimate(self, text: str) -> int:
-        return min(len(text) // _CHARS_PER_TOKEN + 1, self._scorer().model.windows.budget)
+        return cost_of(text, self._scorer().model.windows)
 
-    def _forget_cancelled(self) -> None:
-        self._waiting = deque(job for job in self._waiting if not job.future.done())
-        self._waiting_tokens = sum(job.cost for job in self._waiting)
+    def _admit(self, own: int, time_left: float | None, urgency: Urgency) -> None:
+        """Refuse what does not fit into the queue, and what cannot be answered in time."""
+        lane = self._waiting.single if urgency is Urgency.SINGLE else self._waiting.bulk
+        running = self._left_of_batch()
+        wait = running + self._pace.seconds(self._waiting.ahead(lane))
+        limit = self._queue_seconds if urgency is Urgency.SINGLE else self._bulk_queue_seconds
+        # An empty queue takes anything, so that no allowed request is refused for ever; and a lane takes as much as a
+        # batch, whatever the rate says, because a burst is no overload.
+        full = len(self._waiting) and self._waiting.tokens + own > self._queue_tokens
+        late = len(lane) and lane.tokens + own > self._batch_tokens and wait > limit
+        if full or (late and urgency is not Urgency.STREAM):
+            wait = running + self._pace.seconds(self._waiting.tokens if full else self._waiting.ahead(lane))
+            raise Overloaded(
+                f"the queue is full: try again in {wait:.2f} seconds, or send less at once", retry_after=wait
+            )
+        needed = running + self._pace.seconds(self._waiting.ahead(lane, own) + own)
+        if time_left is not None and needed >= time_left:
+            if not self._running and not self._waiting:
+                self._pace.hope()
+            raise DeadlineTooShort(
+                f"the answer would take {1_000 * needed:.0f} ms and {1_000 * time_left:.0f} ms are left: "
+                "give more time, or try another server"
+            )
+
+    def _left_of_batch(self) -> float:
+        """Seconds until the running batch should be done."""
+        if not self._running:
+            return 0.0
+        return max(0.0, self._begun + self._pace.seconds(self._running) - time.perf_counter())
+
+    def _begin(self, jobs: Sequence[_Job]) -> None:
+        self._running, self._begun = sum(job.cost for job in jobs), time.perf_counter()
+
+    def _end(self, jobs: Sequence[_Job], outcomes: Sequence[Outcome]) -> None:
+        # A prompt that is refused costs next to nothing, and must not make the rate look high.
+        scored = sum(job.cost for job, found in zip(jobs, outcomes, strict=True) if isinstance(found, Answer))
+        if scored:
+            self._pace.learn(scored, time.perf_counter() - self._begun)
+        self._running = 0
 
     def _take(self) -> list[_Job]:
+        """The next batch, without what nobody waits for any more; none only when nothing waits."""
         jobs: list[_Job] = []
-        tokens = 0
-        while self._waiting and (not jobs or tokens + self._waiting[0].cost <= self._batch_tokens):
-            job = self._waiting.popleft()
-            self._waiting_tokens -= job.cost
-            if not job.future.done():
+        most = max(_LEAST_BATCH, self._pace.tokens(self._queue_seconds / 2))
+        while self._waiting and not jobs:
+            tokens, now = 0, time.perf_counter()
+            for job in self._waiting.take(min(self._batch_tokens, most)):
+                if job.future.done():
+                    continue
+                if now + self._pace.seconds(tokens + job.cost) > job.deadline:
+                    job.future.set_result(DeadlineTooShort("the time was over in the queue: give more, or try again"))
+                    continue
                 jobs.append(job)
                 tokens += job.cost
         return jobs

@@ -24,16 +24,19 @@ from classifier.errors import InvalidRequest
 from classifier.runtime import open_runtime
 from classifier.serve.admin import AdminServicer
 from classifier.serve.batcher import Answer, MicroBatcher
+from classifier.serve.drain import Drain
 from classifier.serve.edge import Edge
 from classifier.serve.generations import Generations
 from classifier.serve.reload import Reloader
 from classifier.serve.services import ClassifierServicer, ExampleServicer
 
+_ORDINARY = "Could you explain how the tides work, and why there are two high ones each day? " * 3
+_WARM_PROMPTS = 16
 _log = structlog.get_logger("stillwatch.server")
 
 
 async def serve(settings: Settings, announce: Callable[[str], None] = lambda _: None) -> None:
-    """Serve until SIGTERM or SIGINT, then drain.
+    """Serve until SIGTERM or SIGINT, then drain; a second signal ends the process at once.
 
     Args:
         settings: Everything an operator can set.
@@ -59,11 +62,18 @@ async def _serve(generations: Generations, settings: Settings, announce: Callabl
     reloader = Reloader(generations)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
+        loop.add_signal_handler(number, _first_signal, stopping)
     loop.add_signal_handler(signal.SIGHUP, reloader.on_signal)
-    batcher = MicroBatcher(generations.scorer, batch_tokens=settings.batch_tokens, queue_tokens=settings.queue_tokens)
-    server = grpc.aio.server(interceptors=[Edge()], options=_options(settings))
-    classifier_pb2_grpc.add_ClassifierServiceServicer_to_server(ClassifierServicer(batcher, settings), server)
+    batcher = MicroBatcher(
+        generations.scorer,
+        batch_tokens=settings.batch_tokens,
+        queue_tokens=settings.queue_tokens,
+        queue_seconds=settings.queue_seconds,
+        bulk_queue_seconds=settings.bulk_queue_seconds,
+    )
+    drain = Drain()
+    server = grpc.aio.server(interceptors=[drain, Edge()], options=_options(settings))
+    classifier_pb2_grpc.add_ClassifierServiceServicer_to_server(ClassifierServicer(batcher, settings, drain), server)
     examples_pb2_grpc.add_ExampleServiceServicer_to_server(ExampleServicer(generations, settings), server)
     admin_pb2_grpc.add_AdminServiceServicer_to_server(AdminServicer(reloader), server)
     state = health.aio.HealthServicer()
@@ -82,6 +92,7 @@ async def _serve(generations: Generations, settings: Settings, announce: Callabl
     (warm,) = await batcher.submit(["warm up"])
     if not isinstance(warm, Answer):
         raise warm
+    await batcher.submit([_ORDINARY] * _WARM_PROMPTS)  # from which the queue learns its first rate
     await server.start()
     for name in ("", *names):
         await state.set(name, health_pb2.HealthCheckResponse.SERVING)
@@ -93,11 +104,20 @@ async def _serve(generations: Generations, settings: Settings, announce: Callabl
     reloader.stop()
     _log.info("draining", grace_seconds=settings.grace_seconds)
     await state.enter_graceful_shutdown()
-    await server.stop(settings.grace_seconds)
+    pause = 0.0 if scoring.done() else settings.drain_pause_seconds
+    await drain.stop(server, pause=pause, grace=settings.grace_seconds)
     batcher.close()
     await scoring
     await reloader.close()
     _log.info("stopped")
+
+
+def _first_signal(stopping: asyncio.Event) -> None:
+    """Begin to drain; from now on a signal ends the process at once."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().remove_signal_handler(number)
+        signal.signal(number, signal.SIG_DFL)
+    stopping.set()
 
 
 def _service(file: FileDescriptor) -> str:

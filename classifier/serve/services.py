@@ -10,7 +10,8 @@ from stillwatch.v1 import classifier_pb2, classifier_pb2_grpc, examples_pb2, exa
 from classifier.config import Settings
 from classifier.errors import InvalidRequest, Overloaded, StillwatchError, TooManyItems
 from classifier.serve import convert
-from classifier.serve.batcher import Answer, MicroBatcher, Outcome
+from classifier.serve.batcher import Answer, MicroBatcher, Outcome, Urgency
+from classifier.serve.drain import Drain
 from classifier.serve.edge import log_unknown
 from classifier.serve.generations import Generations
 
@@ -24,16 +25,18 @@ T = TypeVar("T")
 class ClassifierServicer(classifier_pb2_grpc.ClassifierServiceServicer):
     """Scores prompts."""
 
-    def __init__(self, batcher: MicroBatcher, settings: Settings) -> None:
-        """Score by the batcher, within the settings' limits."""
+    def __init__(self, batcher: MicroBatcher, settings: Settings, drain: Drain) -> None:
+        """Score by the batcher, within the settings' limits; streams end with the drain."""
         self._batcher = batcher
+        self._drain = drain
         self._settings = settings
 
     async def Classify(
         self, request: classifier_pb2.ClassifyRequest, context: Context
     ) -> classifier_pb2.ClassifyResponse:
         """Score one prompt."""
-        (outcome,) = await self._batcher.submit([convert.prompt_text(request.prompt)])
+        text = convert.prompt_text(request.prompt)
+        (outcome,) = await self._batcher.submit([text], time_left=context.time_remaining())
         if not isinstance(outcome, Answer):
             raise outcome
         return convert.classify_response(outcome)
@@ -44,7 +47,9 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServiceServicer):
         """Score several prompts; a bad one fails alone."""
         _check_count(len(request.items), "items", self._settings.max_batch_items)
         texts = [_text_or_error(item.prompt) for item in request.items]
-        scored = iter(await self._batcher.submit([text for text in texts if isinstance(text, str)]))
+        good = [text for text in texts if isinstance(text, str)]
+        left = context.time_remaining()
+        scored = iter(await self._batcher.submit(good, time_left=left, urgency=Urgency.BATCH) if good else [])
         outcomes = [next(scored) if isinstance(text, str) else text for text in texts]
         for outcome in outcomes:
             _log_unforeseen(outcome, "BatchClassify")
@@ -56,25 +61,31 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServiceServicer):
         """Score prompts as they come; a caller that does not read its answers is not read from."""
         slots = asyncio.Semaphore(self._settings.stream_in_flight)
         writing = asyncio.Lock()
+        under_way = 0
 
         async def answer(request: classifier_pb2.StreamClassifyRequest) -> None:
+            nonlocal under_way
             try:
-                outcome = await self._outcome(request)
+                outcome = await self._outcome(request, context.time_remaining())
                 async with writing:
                     await context.write(convert.stream_response(request.id, outcome))
             finally:
+                under_way -= 1
                 slots.release()
 
-        async with asyncio.TaskGroup() as tasks:
+        async with self._drain.reading(lambda: under_way > 0) as heard, asyncio.TaskGroup() as tasks:
             async for request in request_iterator:
+                heard()
                 await slots.acquire()
+                under_way += 1
                 tasks.create_task(answer(request))
 
-    async def _outcome(self, request: classifier_pb2.StreamClassifyRequest) -> Outcome:
+    async def _outcome(self, request: classifier_pb2.StreamClassifyRequest, time_left: float | None) -> Outcome:
         try:
             if not request.id:
                 raise InvalidRequest("id is missing: give each prompt of a stream an id of its own")
-            (outcome,) = await self._batcher.submit([convert.prompt_text(request.prompt)])
+            text = convert.prompt_text(request.prompt)
+            (outcome,) = await self._batcher.submit([text], time_left=time_left, urgency=Urgency.STREAM)
         except StillwatchError as error:
             return error
         _log_unforeseen(outcome, "StreamClassify")

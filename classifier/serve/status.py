@@ -23,6 +23,7 @@ STATUS: dict[type[BaseException], tuple[grpc.StatusCode, str]] = {
     errors.InvalidSetting: (grpc.StatusCode.FAILED_PRECONDITION, "INVALID_SETTING"),
     errors.TooManyItems: (grpc.StatusCode.INVALID_ARGUMENT, "TOO_MANY_ITEMS"),
     errors.Overloaded: (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL"),
+    errors.DeadlineTooShort: (grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_TOO_SHORT"),
     errors.ShuttingDown: (grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN"),
     errors.BundleRejected: (grpc.StatusCode.FAILED_PRECONDITION, "BUNDLE_REJECTED"),
     errors.CanaryFailed: (grpc.StatusCode.FAILED_PRECONDITION, "CANARY_FAILED"),
@@ -59,9 +60,16 @@ def status_of(error: BaseException) -> status_pb2.Status:
     status.details.append(_packed(error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN)))
     if code in (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE):
         delay = duration_pb2.Duration()
-        delay.FromTimedelta(RETRY_AFTER)
+        delay.FromTimedelta(_retry_after(error))
         status.details.append(_packed(error_details_pb2.RetryInfo(retry_delay=delay)))
     return status
+
+
+def _retry_after(error: BaseException) -> timedelta:
+    """From 10 ms to a minute; clients that all came at once spread by what waited before each of them."""
+    if isinstance(error, errors.Overloaded):
+        return timedelta(seconds=min(max(error.retry_after, 0.01), 60.0))
+    return RETRY_AFTER
 
 
 def _packed(
