@@ -21,9 +21,10 @@ class Server:
         self.address = address
         self.home = home
         self.log = ""
+        self.started = ""
 
     def stop(self, timeout: float = 30.0) -> int:
-        """Send SIGTERM and return the exit code; what was logged is in log afterwards."""
+        """Send SIGTERM and return the exit code; what was logged since the start is in log afterwards."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         _, self.log = self.process.communicate(timeout=timeout)
@@ -49,6 +50,7 @@ def running_server(home: Path, **settings: object) -> Iterator[Server]:
     else:
         pytest.fail(f"the server did not start: {''.join(seen)}")
     server = Server(process, line.split()[-1], home)
+    server.started = "".join(seen)
     try:
         yield server
     finally:

@@ -12,10 +12,11 @@ from grpc_reflection.v1alpha import reflection
 from stillwatch.v1 import classifier_pb2, classifier_pb2_grpc, examples_pb2, examples_pb2_grpc
 
 from classifier.config import Settings
-from classifier.errors import InvalidRequest
 from classifier.runtime import Runtime, open_runtime
 from classifier.serve.batcher import Answer, MicroBatcher
 from classifier.serve.edge import Edge
+from classifier.serve.guard import guard_of
+from classifier.serve.listen import SPARE_RPCS, is_local, listen, options
 from classifier.serve.services import ClassifierServicer, ExampleServicer
 
 _log = structlog.get_logger("stillwatch.server")
@@ -32,6 +33,7 @@ async def serve(settings: Settings, announce: Callable[[str], None] = lambda _: 
         BundleRejected: When the bundle is missing or does not fit its hashes.
         StoreUnavailable: When the example store cannot be used.
         InvalidRequest: When the address cannot be listened on.
+        InvalidSetting: When the address needs TLS, or a file of certificates or tokens cannot be used.
     """
     with open_runtime(settings) as runtime:
         await _serve(runtime, settings, announce)
@@ -43,7 +45,12 @@ async def _serve(runtime: Runtime, settings: Settings, announce: Callable[[str],
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     batcher = MicroBatcher(runtime.scorer, batch_tokens=settings.batch_tokens, queue_tokens=settings.queue_tokens)
-    server = grpc.aio.server(interceptors=[Edge()], options=_options(settings))
+    guard = guard_of(settings, local=is_local(settings))
+    server = grpc.aio.server(
+        interceptors=[Edge(), guard],
+        options=options(settings),
+        maximum_concurrent_rpcs=settings.max_concurrent_rpcs + SPARE_RPCS,
+    )
     classifier_pb2_grpc.add_ClassifierServiceServicer_to_server(ClassifierServicer(batcher, settings), server)
     examples_pb2_grpc.add_ExampleServiceServicer_to_server(ExampleServicer(runtime, settings), server)
     state = health.aio.HealthServicer()
@@ -51,12 +58,7 @@ async def _serve(runtime: Runtime, settings: Settings, announce: Callable[[str],
     names = [_service(classifier_pb2.DESCRIPTOR), _service(examples_pb2.DESCRIPTOR)]
     if settings.reflection:
         reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
-    try:
-        port = server.add_insecure_port(f"{settings.host}:{settings.port}")
-    except RuntimeError:
-        raise InvalidRequest(
-            f"cannot listen on {settings.host}:{settings.port}: free it, or set STILLWATCH_HOST and STILLWATCH_PORT"
-        ) from None
+    port = listen(server, settings)
     scoring = asyncio.create_task(batcher.run())
     scoring.add_done_callback(lambda _: stopping.set())  # a server that cannot score must not look alive
     (warm,) = await batcher.submit(["warm up"])
@@ -79,11 +81,3 @@ async def _serve(runtime: Runtime, settings: Settings, announce: Callable[[str],
 def _service(file: FileDescriptor) -> str:
     (service,) = file.services_by_name.values()
     return str(service.full_name)
-
-
-def _options(settings: Settings) -> list[tuple[str, int]]:
-    return [
-        ("grpc.max_receive_message_length", settings.max_message_bytes),
-        ("grpc.max_send_message_length", settings.max_message_bytes),
-        ("grpc.so_reuseport", 0),
-    ]

@@ -13,6 +13,7 @@ from classifier.runtime import Runtime
 from classifier.serve import convert
 from classifier.serve.batcher import Answer, MicroBatcher, Outcome
 from classifier.serve.edge import log_unknown
+from classifier.serve.guard import current_caller
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 MAX_NEIGHBOURS = 100
@@ -107,7 +108,8 @@ class ExampleServicer(examples_pb2_grpc.ExampleServiceServicer):
         if not request.request_id or len(request.request_id) > 128:
             raise InvalidRequest("request_id is missing or over 128 characters: name this write")
         _check_count(len(request.examples), "examples", self._settings.max_batch_items)
-        examples = [convert.example_in(example) for example in request.examples]
+        author = current_caller().name
+        examples = [convert.example_in(example, author) for example in request.examples]
         stored = await self._run(lambda: self._runtime.examples.add(examples, request.request_id))
         return examples_pb2.AddExamplesResponse(
             examples=[convert.example_out(example) for example in stored],

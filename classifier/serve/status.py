@@ -21,6 +21,9 @@ STATUS: dict[type[BaseException], tuple[grpc.StatusCode, str]] = {
     errors.InvalidPrompt: (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_PROMPT"),
     errors.InvalidRequest: (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST"),
     errors.InvalidSetting: (grpc.StatusCode.FAILED_PRECONDITION, "INVALID_SETTING"),
+    errors.Unauthenticated: (grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED"),
+    errors.PermissionDenied: (grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED"),
+    errors.QuotaExceeded: (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUOTA_EXCEEDED"),
     errors.TooManyItems: (grpc.StatusCode.INVALID_ARGUMENT, "TOO_MANY_ITEMS"),
     errors.Overloaded: (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL"),
     errors.ShuttingDown: (grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN"),
@@ -57,13 +60,17 @@ def status_of(error: BaseException) -> status_pb2.Status:
     status.details.append(_packed(error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN)))
     if code in (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE):
         delay = duration_pb2.Duration()
-        delay.FromTimedelta(RETRY_AFTER)
+        exact = timedelta(seconds=error.retry_after) if isinstance(error, errors.QuotaExceeded) else None
+        delay.FromTimedelta(exact or RETRY_AFTER)
         status.details.append(_packed(error_details_pb2.RetryInfo(retry_delay=delay)))
+    if isinstance(error, errors.QuotaExceeded):
+        violation = error_details_pb2.QuotaFailure.Violation(subject=error.subject, description=str(error))
+        status.details.append(_packed(error_details_pb2.QuotaFailure(violations=[violation])))
     return status
 
 
 def _packed(
-    message: error_details_pb2.ErrorInfo | error_details_pb2.RetryInfo,
+    message: error_details_pb2.ErrorInfo | error_details_pb2.RetryInfo | error_details_pb2.QuotaFailure,
 ) -> any_pb2.Any:
     packed = any_pb2.Any()
     packed.Pack(message)
