@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from classifier import __version__, operating
+from classifier.options import ServerCommand
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,8 +30,10 @@ app = typer.Typer(
 examples_app = typer.Typer(help="Add, list and import labelled examples.", no_args_is_help=True)
 bundle_app = typer.Typer(help="Build and show bundles.", no_args_is_help=True)
 app.add_typer(examples_app, name="examples")
+tokens_app = typer.Typer(help="Make bearer tokens.", no_args_is_help=True)
 app.add_typer(bundle_app, name="bundle")
 operating.add_verbs(app)
+app.add_typer(tokens_app, name="tokens")
 
 ServerOption = Annotated[
     str | None, typer.Option("--server", help="Ask this server (host:port) instead of scoring here.")
@@ -82,7 +85,7 @@ def serve(
     asyncio.run(run(settings, lambda address: typer.echo(f"stillwatch is serving on {address}", err=True)))
 
 
-@app.command()
+@app.command(cls=ServerCommand)
 def score(
     text: Annotated[
         str | None, typer.Argument(help="The prompt; without it, --file or standard input is read.")
@@ -206,7 +209,7 @@ def evaluate(
         typer.echo(path)
 
 
-@app.command()
+@app.command(cls=ServerCommand)
 def doctor(server: ServerOption = None) -> None:
     """Check that this machine can score: bundle, encoder, store; and a server, when one is named."""
     from classifier.doctor import check
@@ -219,7 +222,7 @@ def doctor(server: ServerOption = None) -> None:
         raise typer.Exit(1)
 
 
-@examples_app.command("add")
+@examples_app.command("add", cls=ServerCommand)
 def examples_add(
     text: Annotated[str, typer.Argument(help="The prompt.")],
     label: Annotated[str, typer.Option(help="extraction or benign.")],
@@ -240,7 +243,7 @@ def examples_add(
     _show_examples(_add([example_row(row)], server), json=json)
 
 
-@examples_app.command("import")
+@examples_app.command("import", cls=ServerCommand)
 def examples_import(
     file: Annotated[Path, typer.Argument(help="Rows {text, label, technique, capabilities, ...}, .jsonl[.gz].")],
     source: Annotated[str, typer.Option(help="The source of rows that name none.")] = "",
@@ -253,7 +256,7 @@ def examples_import(
     typer.echo(f"{len(stored)} examples are stored")
 
 
-@examples_app.command("list")
+@examples_app.command("list", cls=ServerCommand)
 def examples_list(
     label: Annotated[str | None, typer.Option(help="Only extraction or benign examples.")] = None,
     source: Annotated[str, typer.Option(help="Only examples of this source.")] = "",
@@ -302,6 +305,22 @@ def bundle_show(
     manifest, version = read_manifest(folder or _settings().bundle)
     typer.echo(f"# {version}")
     typer.echo(manifest.model_dump_json(indent=2))
+
+
+@tokens_app.command("new")
+def tokens_new(
+    name: Annotated[str, typer.Argument(help="Who will hold it; examples that it adds have this author.")],
+    scope: Annotated[list[str], typer.Option(help="classify, examples:read, examples:write or admin; repeatable.")],
+    tokens_per_minute: Annotated[int | None, typer.Option(help="Its prompt tokens, by estimate.", min=0)] = None,
+    requests_per_second: Annotated[float | None, typer.Option(help="Its requests.", min=0)] = None,
+) -> None:
+    """Make a token: it is shown once, on standard error; its lines for the tokens file go to standard output."""
+    from classifier.tokens import new_token, scopes
+
+    quota = {"tokens_per_minute": tokens_per_minute, "requests_per_second": requests_per_second}
+    token, lines = new_token(name, scopes(scope), **quota)
+    _say(token)
+    typer.echo(lines)
 
 
 def _results(prompts: "Iterable[NamedPrompt]", server: str | None) -> "Iterator[classifier_pb2.BatchResult]":

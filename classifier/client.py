@@ -15,17 +15,13 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from stillwatch.v1 import admin_pb2, classifier_pb2, examples_pb2
 
+from classifier.connect import Credentials, found_credentials, metadata_of, open_async_channel, open_channel
 from classifier.errors import NotUnicode, ServiceFailed
 
 P = ParamSpec("P")
 R = TypeVar("R", bound=Message)
 DEFAULT_TIMEOUT = 30.0
-MAX_MESSAGE_BYTES = 64 * 2**20
 _DETAILS = "grpc-status-details-bin"
-_OPTIONS = [
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-]
 
 Body = bytes
 """A whole request body of an OpenAI or Anthropic API: UTF-8 JSON."""
@@ -128,14 +124,22 @@ class _Verbs:
 class Client(_Verbs):
     """The blocking client; safe to use from several threads."""
 
-    def __init__(self, address: str, *, timeout: float = DEFAULT_TIMEOUT) -> None:
+    def __init__(
+        self, address: str, *, timeout: float = DEFAULT_TIMEOUT, credentials: Credentials | None = None
+    ) -> None:
         """Connect when first used.
 
         Args:
             address: Host and port of the server.
             timeout: Seconds that a call may take; a stream has no limit.
+            credentials: TLS and token; None takes them from the environment (STILLWATCH_CLIENT_...).
+
+        Raises:
+            InvalidSetting: When a file cannot be read, or the token would cross the network in plain text.
         """
-        self._channel = grpc.insecure_channel(address, _OPTIONS)
+        credentials = credentials or found_credentials()
+        self._metadata = metadata_of(credentials)
+        self._channel = open_channel(address, credentials)
         self._timeout = timeout
 
     def __enter__(self) -> Self:
@@ -166,7 +170,7 @@ class Client(_Verbs):
                 broken.append(error)
 
         try:
-            yield from _stream(self._channel)(requests())
+            yield from _stream(self._channel)(requests(), metadata=self._metadata)
         except grpc.RpcError as error:
             raise _failure(error) from None
         if broken:
@@ -174,7 +178,7 @@ class Client(_Verbs):
 
     def _perform(self, call: _Call[R]) -> R:
         try:
-            answer: R = _method(self._channel, call)(call.request, timeout=self._timeout)
+            answer: R = _method(self._channel, call)(call.request, timeout=self._timeout, metadata=self._metadata)
         except grpc.RpcError as error:
             raise _failure(error) from None
         return answer
@@ -183,14 +187,22 @@ class Client(_Verbs):
 class AsyncClient(_Verbs):
     """The asyncio client."""
 
-    def __init__(self, address: str, *, timeout: float = DEFAULT_TIMEOUT) -> None:
+    def __init__(
+        self, address: str, *, timeout: float = DEFAULT_TIMEOUT, credentials: Credentials | None = None
+    ) -> None:
         """Connect when first used.
 
         Args:
             address: Host and port of the server.
             timeout: Seconds that a call may take; a stream has no limit.
+            credentials: TLS and token; None takes them from the environment (STILLWATCH_CLIENT_...).
+
+        Raises:
+            InvalidSetting: When a file cannot be read, or the token would cross the network in plain text.
         """
-        self._channel = grpc.aio.insecure_channel(address, _OPTIONS)
+        credentials = credentials or found_credentials()
+        self._metadata = metadata_of(credentials)
+        self._channel = open_async_channel(address, credentials)
         self._timeout = timeout
 
     async def __aenter__(self) -> Self:
@@ -221,7 +233,7 @@ class AsyncClient(_Verbs):
                 broken.append(error)
 
         try:
-            async for answer in _stream(self._channel)(requests()):
+            async for answer in _stream(self._channel)(requests(), metadata=self._metadata):
                 yield answer
         except grpc.RpcError as error:
             raise _failure(error) from None
@@ -230,7 +242,7 @@ class AsyncClient(_Verbs):
 
     async def _perform(self, call: _Call[R]) -> R:
         try:
-            answer: R = await _method(self._channel, call)(call.request, timeout=self._timeout)
+            answer: R = await _method(self._channel, call)(call.request, timeout=self._timeout, metadata=self._metadata)
         except grpc.RpcError as error:
             raise _failure(error) from None
         return answer

@@ -31,6 +31,16 @@ class Settings(BaseSettings):
         flag_threshold: Overrides the bundle's flag threshold.
         reflection: Whether the server describes its services.
         watch_seconds: How often the server looks whether another bundle became current; 0 never.
+        tls_certificate: The server's certificate chain, PEM; with it the server speaks TLS.
+        tls_key: The certificate's private key, PEM without a passphrase.
+        tls_client_ca: Certificates that callers' ones must come from, PEM; with it callers must show one.
+        allow_plaintext: Whether to listen beyond loopback without TLS.
+        tokens_file: Who may call, and what for; `stillwatch tokens new` writes its lines.
+        quota_tokens_per_minute: Each caller's prompt tokens, by estimate; 0 sets no limit.
+        quota_requests_per_second: Each caller's requests; 0 sets no limit.
+        max_concurrent_rpcs: The most calls under way.
+        max_connection_streams: The most calls under way on one connection.
+        max_header_bytes: The most bytes of a call's metadata.
     """
 
     model_config = SettingsConfigDict(env_prefix="STILLWATCH_", toml_file=_CONFIG_FILE, extra="forbid", frozen=True)
@@ -53,6 +63,16 @@ class Settings(BaseSettings):
     flag_threshold: Annotated[float, Field(ge=0, le=1)] | None = None
     reflection: bool = True
     watch_seconds: Annotated[float, Field(ge=0, le=3_600)] = 1.0
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    tls_client_ca: Path | None = None
+    allow_plaintext: bool = False
+    tokens_file: Path | None = None
+    quota_tokens_per_minute: Annotated[int, Field(ge=0, le=10**12)] = 0
+    quota_requests_per_second: Annotated[float, Field(ge=0, le=1_000_000)] = 0.0
+    max_concurrent_rpcs: Annotated[int, Field(ge=1, le=1_000_000)] = 4_096
+    max_connection_streams: Annotated[int, Field(ge=1, le=1_000_000)] = 1_024
+    max_header_bytes: Annotated[int, Field(ge=1_024, le=1_048_576)] = 16_384
 
     @classmethod
     def settings_customise_sources(

@@ -93,9 +93,10 @@ def _server(address: str) -> str:
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
     from classifier.client import Client
+    from classifier.connect import found_credentials, open_channel
 
     try:
-        with grpc.insecure_channel(address) as channel:
+        with open_channel(address, found_credentials()) as channel:
             answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=5)
     except grpc.RpcError as error:
         raise ServiceFailed(f"{address} does not answer ({error.code().name}): is it running?") from None

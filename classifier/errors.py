@@ -9,7 +9,10 @@
     │   ├── NotUnicode              broken UTF-8, or an unpaired surrogate
     │   └── UnknownConversation     a request body of no known shape
     ├── InvalidRequest              a field of the request is missing or not allowed
-    ├── InvalidSetting              settings that contradict each other
+    ├── InvalidSetting              settings that contradict each other, or name a file that cannot be used
+    ├── Unauthenticated             no token, or one that the server does not know
+    ├── PermissionDenied            the caller's token has not the scope of the call
+    ├── QuotaExceeded               the caller asked for more than its share
     ├── TooManyItems                a batch over the limit
     ├── Overloaded                  the queue is full
     ├── DeadlineTooShort            the answer cannot be there in time
@@ -55,7 +58,30 @@ class InvalidRequest(StillwatchError):
 
 
 class InvalidSetting(StillwatchError):
-    """Raised when settings contradict each other."""
+    """Raised when settings contradict each other, or name a file that cannot be used."""
+
+
+class Unauthenticated(StillwatchError):
+    """Raised when a call brings no token, or one that the server does not know."""
+
+
+class PermissionDenied(StillwatchError):
+    """Raised when the caller may not make this call."""
+
+
+class QuotaExceeded(StillwatchError):
+    """Raised when a caller asks for more than its share.
+
+    Attributes:
+        subject: Whose share, for example "token:gateway".
+        retry_after: Seconds after which the same call is let in, if the caller sends nothing else.
+    """
+
+    def __init__(self, message: str, subject: str = "", retry_after: float = 0.25) -> None:
+        """Hold whose share it is, and the seconds to wait."""
+        super().__init__(message)
+        self.subject = subject
+        self.retry_after = retry_after
 
 
 class TooManyItems(StillwatchError):

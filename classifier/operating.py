@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from classifier.options import ServerCommand
+
 if TYPE_CHECKING:
     from stillwatch.v1 import admin_pb2
 
@@ -16,8 +18,8 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, one object
 
 def add_verbs(app: typer.Typer) -> None:
     """Give the command line the verbs of this module."""
-    app.command()(status)
-    app.command()(reload)
+    app.command(cls=ServerCommand)(status)
+    app.command(cls=ServerCommand)(reload)
 
 
 def status(server: ServerOption, json: JsonOption = False) -> None:

@@ -58,11 +58,13 @@ def canonical(text: str, max_chars: int) -> str:
 def fold(text: str) -> str:
     """The canonical form of any text, even an empty one."""
     text = _LINES.sub("\n", text)
-    if not text.isascii():
+    plain = text.isascii()
+    if not plain:
         text = _mark_runs().sub(r"\1", text)
     text = _INVISIBLE.sub("", unicodedata.normalize("NFKC", text))
-    # Removing a character may bring two together that NFKC composes.
-    text = unicodedata.normalize("NFKC", text)
+    if not plain:
+        # Removing a character may bring two together that NFKC composes, and join runs of marks.
+        text = unicodedata.normalize("NFKC", _mark_runs().sub(r"\1", text))
     return _BLANK_LINES.sub("\n\n", _BLANKS.sub(" ", text)).strip()
 
 

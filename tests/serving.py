@@ -22,6 +22,7 @@ class Server:
         self.home = home
         self.log = ""
         self._told = False
+        self.started = ""
 
     def terminate(self) -> None:
         """Send SIGTERM, once only: a second one would end the process at once."""
@@ -30,7 +31,7 @@ class Server:
         self._told = True
 
     def stop(self, timeout: float = 30.0) -> int:
-        """Send SIGTERM and return the exit code; what was logged is in log afterwards."""
+        """Send SIGTERM and return the exit code; what was logged since the start is in log afterwards."""
         self.terminate()
         _, self.log = self.process.communicate(timeout=timeout)
         return self.process.returncode
@@ -57,6 +58,7 @@ def running_server(home: Path, **settings: object) -> Iterator[Server]:
     else:
         pytest.fail(f"the server did not start: {''.join(seen)}")
     server = Server(process, line.split()[-1], home)
+    server.started = "".join(seen)
     try:
         yield server
     finally:

@@ -29,12 +29,16 @@ def verbs(command: Any, path: tuple[str, ...] = ()) -> Iterator[str]:
         yield from verbs(child, (*path, name))
 
 
-def rpcs() -> Iterator[str]:
-    """Every method of every service of the .proto files."""
+def services() -> Iterator[Any]:
+    """Every service of the .proto files."""
     for found in pkgutil.iter_modules(stillwatch.v1.__path__, f"{stillwatch.v1.__name__}."):
         if found.name.endswith("_pb2"):
-            services = importlib.import_module(found.name).DESCRIPTOR.services_by_name
-            yield from (method.name for service in services.values() for method in service.methods)
+            yield from importlib.import_module(found.name).DESCRIPTOR.services_by_name.values()
+
+
+def rpcs() -> Iterator[str]:
+    """Every method of every service of the .proto files."""
+    yield from (method.name for service in services() for method in service.methods)
 
 
 def read(path: Path) -> str:

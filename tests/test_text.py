@@ -1,5 +1,6 @@
 """Canonical text: folding, limits, refusals, and offsets back into the original text."""
 
+import time
 import unicodedata
 
 import pytest
@@ -245,6 +246,24 @@ def test_a_long_run_of_combining_marks_is_cut_instead_of_sorted_for_minutes() ->
     folded = fold("a" + "\u0301" * 50_000 + "\u0327" * 49_999)
     assert len(folded) <= 32
     assert fold("e\u0301\u0323") == fold("e\u0323\u0301"), "ordinary marks are kept"
+
+
+SEPARATED = "\u0323\u0301" * 15 + "\u200b"
+
+
+@pytest.mark.parametrize(
+    "text", ["e" + SEPARATED * 9, "e" + "\u0344" * 30, "\u0f73" * 300, "\u00e9" + "\u0301\u200b" * 99]
+)
+def test_marks_that_meet_when_a_text_is_folded_are_cut_as_well(text: str) -> None:
+    folded = fold(text)
+    assert fold(folded) == folded
+    assert len(folded) <= 32
+
+
+def test_runs_of_marks_that_only_invisible_characters_part_are_not_sorted_for_seconds() -> None:
+    started = time.process_time()
+    canonical("e" + SEPARATED * 3_200, 100_000)
+    assert time.process_time() - started < 2
 
 
 @pytest.mark.parametrize("separator", ["\x0b", "\x0c", "\x1c", "\u0085", "\u2028"])

@@ -79,11 +79,12 @@ def label_filter(number: int) -> Label | None:
     return _LABELS[number]
 
 
-def example_in(message: examples_pb2.Example) -> Example:
+def example_in(message: examples_pb2.Example, author: str = "") -> Example:
     """A wire example as a domain example, without what the server sets.
 
     Args:
         message: The wire message.
+        author: Who is known to have sent it, in place of whom the message names.
 
     Returns:
         The checked example.
@@ -101,7 +102,7 @@ def example_in(message: examples_pb2.Example) -> Example:
         capabilities=tuple(message.capabilities),
         language=message.language,
         source=message.source,
-        author=message.author,
+        author=author or message.author,
         note=message.note,
     )
 

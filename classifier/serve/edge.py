@@ -98,7 +98,7 @@ async def _answer(error: BaseException, method: str, context: Context) -> None:
         raise error
     if not isinstance(error, StillwatchError | IndexRoomError):
         log_unknown(error, method)
-    await _abort(context, status_of(error))
+    await abort(context, status_of(error))
 
 
 def _first(error: BaseException) -> BaseException:
@@ -107,6 +107,7 @@ def _first(error: BaseException) -> BaseException:
     return error
 
 
-async def _abort(context: Context, status: status_pb2.Status) -> None:
+async def abort(context: Context, status: status_pb2.Status) -> None:
+    """End a call with a status and its details."""
     code = next(code for code in grpc.StatusCode if code.value[0] == status.code)
     await context.abort(code, status.message, ((DETAILS_KEY, status.SerializeToString()),))

@@ -20,13 +20,14 @@ from stillwatch.v1 import (
 
 from classifier.canary import check
 from classifier.config import Settings
-from classifier.errors import InvalidRequest
 from classifier.runtime import open_runtime
 from classifier.serve.admin import AdminServicer
 from classifier.serve.batcher import Answer, MicroBatcher
 from classifier.serve.drain import Drain
 from classifier.serve.edge import Edge
 from classifier.serve.generations import Generations
+from classifier.serve.guard import guard_of
+from classifier.serve.listen import SPARE_RPCS, is_local, listen, options
 from classifier.serve.reload import Reloader
 from classifier.serve.services import ClassifierServicer, ExampleServicer
 
@@ -47,6 +48,7 @@ async def serve(settings: Settings, announce: Callable[[str], None] = lambda _: 
         CanaryFailed: When the bundle decides prompts wrongly whose side is clear.
         StoreUnavailable: When the example store cannot be used.
         InvalidRequest: When the address cannot be listened on.
+        InvalidSetting: When the address needs TLS, or a file of certificates or tokens cannot be used.
     """
     with open_runtime(settings) as runtime:
         moved = check(runtime)
@@ -72,7 +74,12 @@ async def _serve(generations: Generations, settings: Settings, announce: Callabl
         bulk_queue_seconds=settings.bulk_queue_seconds,
     )
     drain = Drain()
-    server = grpc.aio.server(interceptors=[drain, Edge()], options=_options(settings))
+    guard = guard_of(settings, local=is_local(settings))
+    server = grpc.aio.server(
+        interceptors=[drain, Edge(), guard],
+        options=options(settings),
+        maximum_concurrent_rpcs=settings.max_concurrent_rpcs + SPARE_RPCS,
+    )
     classifier_pb2_grpc.add_ClassifierServiceServicer_to_server(ClassifierServicer(batcher, settings, drain), server)
     examples_pb2_grpc.add_ExampleServiceServicer_to_server(ExampleServicer(generations, settings), server)
     admin_pb2_grpc.add_AdminServiceServicer_to_server(AdminServicer(reloader), server)
@@ -81,12 +88,7 @@ async def _serve(generations: Generations, settings: Settings, announce: Callabl
     names = [_service(file.DESCRIPTOR) for file in (classifier_pb2, examples_pb2, admin_pb2)]
     if settings.reflection:
         reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
-    try:
-        port = server.add_insecure_port(f"{settings.host}:{settings.port}")
-    except RuntimeError:
-        raise InvalidRequest(
-            f"cannot listen on {settings.host}:{settings.port}: free it, or set STILLWATCH_HOST and STILLWATCH_PORT"
-        ) from None
+    port = listen(server, settings)
     scoring = asyncio.create_task(batcher.run())
     scoring.add_done_callback(lambda _: stopping.set())  # a server that cannot score must not look alive
     (warm,) = await batcher.submit(["warm up"])
@@ -123,11 +125,3 @@ def _first_signal(stopping: asyncio.Event) -> None:
 def _service(file: FileDescriptor) -> str:
     (service,) = file.services_by_name.values()
     return str(service.full_name)
-
-
-def _options(settings: Settings) -> list[tuple[str, int]]:
-    return [
-        ("grpc.max_receive_message_length", settings.max_message_bytes),
-        ("grpc.max_send_message_length", settings.max_message_bytes),
-        ("grpc.so_reuseport", 0),
-    ]

@@ -14,6 +14,7 @@ from classifier.serve.batcher import Answer, MicroBatcher, Outcome, Urgency
 from classifier.serve.drain import Drain
 from classifier.serve.edge import log_unknown
 from classifier.serve.generations import Generations
+from classifier.serve.guard import current_caller
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 MAX_NEIGHBOURS = 100
@@ -118,7 +119,8 @@ class ExampleServicer(examples_pb2_grpc.ExampleServiceServicer):
         if not request.request_id or len(request.request_id) > 128:
             raise InvalidRequest("request_id is missing or over 128 characters: name this write")
         _check_count(len(request.examples), "examples", self._settings.max_batch_items)
-        examples = [convert.example_in(example) for example in request.examples]
+        author = current_caller().name
+        examples = [convert.example_in(example, author) for example in request.examples]
         stored, revision = await self._run(lambda: self._generations.add(examples, request.request_id))
         return examples_pb2.AddExamplesResponse(
             examples=[convert.example_out(example) for example in stored], revision=revision

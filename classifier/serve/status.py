@@ -21,6 +21,9 @@ STATUS: dict[type[BaseException], tuple[grpc.StatusCode, str]] = {
     errors.InvalidPrompt: (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_PROMPT"),
     errors.InvalidRequest: (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST"),
     errors.InvalidSetting: (grpc.StatusCode.FAILED_PRECONDITION, "INVALID_SETTING"),
+    errors.Unauthenticated: (grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED"),
+    errors.PermissionDenied: (grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED"),
+    errors.QuotaExceeded: (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUOTA_EXCEEDED"),
     errors.TooManyItems: (grpc.StatusCode.INVALID_ARGUMENT, "TOO_MANY_ITEMS"),
     errors.Overloaded: (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL"),
     errors.DeadlineTooShort: (grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_TOO_SHORT"),
@@ -62,18 +65,23 @@ def status_of(error: BaseException) -> status_pb2.Status:
         delay = duration_pb2.Duration()
         delay.FromTimedelta(_retry_after(error))
         status.details.append(_packed(error_details_pb2.RetryInfo(retry_delay=delay)))
+    if isinstance(error, errors.QuotaExceeded):
+        violation = error_details_pb2.QuotaFailure.Violation(subject=error.subject, description=str(error))
+        status.details.append(_packed(error_details_pb2.QuotaFailure(violations=[violation])))
     return status
 
 
 def _retry_after(error: BaseException) -> timedelta:
-    """From 10 ms to a minute; clients that all came at once spread by what waited before each of them."""
+    """A quota's exact wait; the queue's from 10 ms to a minute, by which clients that came at once spread."""
+    if isinstance(error, errors.QuotaExceeded):
+        return timedelta(seconds=error.retry_after)
     if isinstance(error, errors.Overloaded):
         return timedelta(seconds=min(max(error.retry_after, 0.01), 60.0))
     return RETRY_AFTER
 
 
 def _packed(
-    message: error_details_pb2.ErrorInfo | error_details_pb2.RetryInfo,
+    message: error_details_pb2.ErrorInfo | error_details_pb2.RetryInfo | error_details_pb2.QuotaFailure,
 ) -> any_pb2.Any:
     packed = any_pb2.Any()
     packed.Pack(message)

@@ -1,0 +1,44 @@
+"""The options of every command that has --server: how to reach it. They are not the command's own parameters."""
+
+import os
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+_app = typer.Typer(add_completion=False)
+
+
+def _option(name: str, text: str) -> Any:
+    """An option that goes before the environment's variable of the same name, and reaches no function."""
+    variable = f"STILLWATCH_CLIENT_{name.upper()}"
+    return typer.Option(f"--{name}", help=f"{text} Else {variable}.", expose_value=False, callback=_keep(variable))
+
+
+def _keep(variable: str) -> Callable[[Any], None]:
+    def keep(value: Any) -> None:
+        if value:
+            os.environ[variable] = str(value)
+
+    return keep
+
+
+@_app.command()
+def _reach(
+    tls: Annotated[bool, _option("tls", "Speak TLS to the server, and trust what gRPC trusts by itself.")] = False,
+    ca: Annotated[str | None, _option("ca", "Speak TLS, and trust the certificates in this PEM file.")] = None,
+    cert: Annotated[str | None, _option("cert", "This caller's certificate, a PEM file.")] = None,
+    key: Annotated[str | None, _option("key", "The certificate's private key, a PEM file.")] = None,
+    token: Annotated[str | None, _option("token", "The bearer token; others see options, so set the variable.")] = None,
+) -> None:
+    """Never called: only its options are taken."""
+
+
+class ServerCommand(TyperCommand):
+    """A command with --server."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Add the options to the command's own."""
+        super().__init__(*args, **kwargs)
+        self.params.extend(typer.main.get_command(_app).params)
