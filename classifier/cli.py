@@ -75,9 +75,9 @@ def serve(
     from classifier.serve.log import configure_logging
     from classifier.serve.server import serve as run
 
-    configure_logging()
     given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
     settings = _settings().model_copy(update=given)
+    configure_logging(settings.log_format, settings.log_level, settings.log_lines_per_second)
     asyncio.run(run(settings, lambda address: typer.echo(f"stillwatch is serving on {address}", err=True)))
 
 

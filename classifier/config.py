@@ -1,7 +1,7 @@
 """Settings: from the environment (STILLWATCH_...), then from stillwatch.toml in the working directory."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
@@ -27,6 +27,12 @@ class Settings(BaseSettings):
         review_threshold: Overrides the bundle's review threshold.
         flag_threshold: Overrides the bundle's flag threshold.
         reflection: Whether the server describes its services.
+        channelz: Whether the server shows its channels and sockets.
+        metrics_host: The address of the metrics endpoint.
+        metrics_port: The port of the metrics endpoint; 0 takes a free one, None is no endpoint.
+        log_format: JSON lines, or lines for people.
+        log_level: The least level that is logged.
+        log_lines_per_second: The most lines of one kind in a second.
     """
 
     model_config = SettingsConfigDict(env_prefix="STILLWATCH_", toml_file=_CONFIG_FILE, extra="forbid", frozen=True)
@@ -45,6 +51,12 @@ class Settings(BaseSettings):
     review_threshold: Annotated[float, Field(ge=0, le=1)] | None = None
     flag_threshold: Annotated[float, Field(ge=0, le=1)] | None = None
     reflection: bool = True
+    channelz: bool = False
+    metrics_host: str = "127.0.0.1"
+    metrics_port: Annotated[int, Field(ge=0, le=65_535)] | None = None
+    log_format: Literal["json", "console"] = "json"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_lines_per_second: Annotated[int, Field(ge=1, le=1_000_000)] = 100
 
     @classmethod
     def settings_customise_sources(

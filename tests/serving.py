@@ -16,11 +16,12 @@ BUNDLES = Path(__file__).parent.parent / "var" / "bundles"
 class Server:
     """A server process on a free port, with a home of its own that borrows the built bundle."""
 
-    def __init__(self, process: "subprocess.Popen[str]", address: str, home: Path) -> None:
+    def __init__(self, process: "subprocess.Popen[str]", address: str, home: Path, startup: str = "") -> None:
         self.process = process
         self.address = address
         self.home = home
         self.log = ""
+        self.startup = startup
 
     def stop(self, timeout: float = 30.0) -> int:
         """Send SIGTERM and return the exit code; what was logged is in log afterwards."""
@@ -31,12 +32,13 @@ class Server:
 
 
 @contextmanager
-def running_server(home: Path, **settings: object) -> Iterator[Server]:
+def running_server(home: Path, variables: dict[str, str] | None = None, **settings: object) -> Iterator[Server]:
     """Start `stillwatch serve` with settings, and wait until it serves."""
     home.mkdir(exist_ok=True)
     (home / "bundles").symlink_to(BUNDLES)
     environment = {**os.environ, "STILLWATCH_HOME": str(home), "STILLWATCH_PORT": "0"}
     environment |= {f"STILLWATCH_{name.upper()}": str(value) for name, value in settings.items()}
+    environment |= variables or {}
     process = subprocess.Popen(
         [sys.executable, "-m", "classifier.cli", "serve"], env=environment, stderr=subprocess.PIPE, text=True, cwd=home
     )
@@ -48,7 +50,7 @@ def running_server(home: Path, **settings: object) -> Iterator[Server]:
             break
     else:
         pytest.fail(f"the server did not start: {''.join(seen)}")
-    server = Server(process, line.split()[-1], home)
+    server = Server(process, line.split()[-1], home, "".join(seen))
     try:
         yield server
     finally:

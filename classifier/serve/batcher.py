@@ -3,13 +3,14 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from classifier.errors import Overloaded, ShuttingDown, StillwatchError
 from classifier.scorer import Scorer
-from classifier.verdict import Provenance, StageTimes, Verdict
+from classifier.serve.calls import Call, current_call
+from classifier.verdict import Provenance, Scored, StageTimes, Verdict
 from classifier.views import Prepared
 
 _CHARS_PER_TOKEN = 4
@@ -40,29 +41,39 @@ Outcome = Answer | Exception
 class _Job:
     """A prompt that waits for its batch."""
 
-    __slots__ = ("cost", "future", "submitted", "text")
+    __slots__ = ("call", "cost", "future", "submitted", "text")
 
     def __init__(self, text: str, cost: int, future: asyncio.Future[Outcome]) -> None:
         self.text = text
         self.cost = cost
         self.future = future
         self.submitted = time.perf_counter()
+        self.call = current_call()
 
 
 class MicroBatcher:
     """One worker thread scores one batch at a time; the queue is bounded by tokens. Used from one event loop."""
 
-    def __init__(self, scorer: Scorer, *, batch_tokens: int, queue_tokens: int) -> None:
+    def __init__(
+        self,
+        scorer: Scorer,
+        *,
+        batch_tokens: int,
+        queue_tokens: int,
+        on_batch: Callable[[Sequence[Call | None], Scored], None] = lambda calls, scored: None,
+    ) -> None:
         """Start nothing yet; run does.
 
         Args:
             scorer: What scores.
             batch_tokens: The most tokens of a batch; a single prompt may have more.
             queue_tokens: The most tokens that may wait.
+            on_batch: Told of each scored batch, with the call of each prompt, on the worker's thread; never raises.
         """
         self._scorer = scorer
         self._batch_tokens = batch_tokens
         self._queue_tokens = queue_tokens
+        self._on_batch = on_batch
         self._waiting: deque[_Job] = deque()
         self._waiting_tokens = 0
         self._wake = asyncio.Event()
@@ -72,6 +83,11 @@ class MicroBatcher:
     def waiting_tokens(self) -> int:
         """Tokens, by estimate, of the prompts that wait."""
         return self._waiting_tokens
+
+    @property
+    def waiting_prompts(self) -> int:
+        """Prompts that wait."""
+        return len(self._waiting)
 
     async def submit(self, texts: Sequence[str]) -> list[Outcome]:
         """Queue prompts and wait for their answers. A cancelled caller's prompts leave the queue.
@@ -165,6 +181,9 @@ class MicroBatcher:
         if not good:
             return [prompt for prompt in prepared if isinstance(prompt, StillwatchError)]
         scored = self._scorer.score_prepared(good, tokenise_seconds=time.perf_counter() - started)
+        self._on_batch(
+            [job.call for job, found in zip(jobs, prepared, strict=True) if isinstance(found, Prepared)], scored
+        )
         verdicts = iter(scored.verdicts)
         return [
             Answer(next(verdicts), scored.provenance, scored.times, 1_000 * (started - job.submitted), len(good))

@@ -17,6 +17,7 @@ from classifier.runtime import Runtime, open_runtime
 from classifier.serve.batcher import Answer, MicroBatcher
 from classifier.serve.edge import Edge
 from classifier.serve.services import ClassifierServicer, ExampleServicer
+from classifier.serve.watch import Watch, open_watch
 
 _log = structlog.get_logger("stillwatch.server")
 
@@ -33,17 +34,22 @@ async def serve(settings: Settings, announce: Callable[[str], None] = lambda _: 
         StoreUnavailable: When the example store cannot be used.
         InvalidRequest: When the address cannot be listened on.
     """
-    with open_runtime(settings) as runtime:
-        await _serve(runtime, settings, announce)
+    with open_watch() as watch, open_runtime(settings) as runtime:
+        await _serve(runtime, settings, announce, watch)
 
 
-async def _serve(runtime: Runtime, settings: Settings, announce: Callable[[str], None]) -> None:
+async def _serve(runtime: Runtime, settings: Settings, announce: Callable[[str], None], watch: Watch) -> None:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    batcher = MicroBatcher(runtime.scorer, batch_tokens=settings.batch_tokens, queue_tokens=settings.queue_tokens)
-    server = grpc.aio.server(interceptors=[Edge()], options=_options(settings))
+    batcher = MicroBatcher(
+        runtime.scorer,
+        batch_tokens=settings.batch_tokens,
+        queue_tokens=settings.queue_tokens,
+        on_batch=watch.batch,
+    )
+    server = grpc.aio.server(interceptors=[watch, Edge()], options=_options(settings))
     classifier_pb2_grpc.add_ClassifierServiceServicer_to_server(ClassifierServicer(batcher, settings), server)
     examples_pb2_grpc.add_ExampleServiceServicer_to_server(ExampleServicer(runtime, settings), server)
     state = health.aio.HealthServicer()
@@ -51,6 +57,10 @@ async def _serve(runtime: Runtime, settings: Settings, announce: Callable[[str],
     names = [_service(classifier_pb2.DESCRIPTOR), _service(examples_pb2.DESCRIPTOR)]
     if settings.reflection:
         reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
+    if settings.channelz:
+        from grpc_channelz.v1 import channelz
+
+        channelz.add_channelz_servicer(server)
     try:
         port = server.add_insecure_port(f"{settings.host}:{settings.port}")
     except RuntimeError:
@@ -62,10 +72,11 @@ async def _serve(runtime: Runtime, settings: Settings, announce: Callable[[str],
     (warm,) = await batcher.submit(["warm up"])
     if not isinstance(warm, Answer):
         raise warm
+    metrics = watch.report(lambda: runtime.scorer, batcher, settings)
     await server.start()
     for name in ("", *names):
         await state.set(name, health_pb2.HealthCheckResponse.SERVING)
-    _log.info("serving", address=f"{settings.host}:{port}", bundle=runtime.scorer.model.version)
+    _log.info("serving", address=f"{settings.host}:{port}", bundle=runtime.scorer.model.version, metrics=metrics)
     announce(f"{settings.host}:{port}")
     await stopping.wait()
     _log.info("draining", grace_seconds=settings.grace_seconds)
@@ -86,4 +97,5 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.max_send_message_length", settings.max_message_bytes),
         ("grpc.so_reuseport", 0),
+        ("grpc.enable_channelz", int(settings.channelz)),
     ]

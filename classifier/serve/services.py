@@ -12,6 +12,7 @@ from classifier.errors import InvalidRequest, Overloaded, StillwatchError, TooMa
 from classifier.runtime import Runtime
 from classifier.serve import convert
 from classifier.serve.batcher import Answer, MicroBatcher, Outcome
+from classifier.serve.calls import note
 from classifier.serve.edge import log_unknown
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -36,6 +37,7 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServiceServicer):
         (outcome,) = await self._batcher.submit([convert.prompt_text(request.prompt)])
         if not isinstance(outcome, Answer):
             raise outcome
+        note(outcome)
         return convert.classify_response(outcome)
 
     async def BatchClassify(
@@ -47,6 +49,7 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServiceServicer):
         scored = iter(await self._batcher.submit([text for text in texts if isinstance(text, str)]))
         outcomes = [next(scored) if isinstance(text, str) else text for text in texts]
         for outcome in outcomes:
+            note(outcome)
             _log_unforeseen(outcome, "BatchClassify")
         return convert.batch_response([item.id for item in request.items], outcomes)
 
@@ -60,6 +63,7 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServiceServicer):
         async def answer(request: classifier_pb2.StreamClassifyRequest) -> None:
             try:
                 outcome = await self._outcome(request)
+                note(outcome)
                 async with writing:
                     await context.write(convert.stream_response(request.id, outcome))
             finally:

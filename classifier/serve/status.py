@@ -62,6 +62,11 @@ def status_of(error: BaseException) -> status_pb2.Status:
     return status
 
 
+def reason_of(error: BaseException) -> str:
+    """The ErrorInfo reason that status_of gives."""
+    return STATUS.get(type(error), (grpc.StatusCode.INTERNAL, "INTERNAL"))[1]
+
+
 def _packed(
     message: error_details_pb2.ErrorInfo | error_details_pb2.RetryInfo,
 ) -> any_pb2.Any:
