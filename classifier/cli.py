@@ -218,6 +218,14 @@ def doctor(server: ServerOption = None) -> None:
         raise typer.Exit(1)
 
 
+@app.command()
+def health(server: ServerOption = None) -> None:
+    """Ask a server whether it serves, as a container's health check does; without --server the one on this machine."""
+    from classifier.probe import reach
+
+    typer.echo(reach(server or f"127.0.0.1:{_settings().port}"))
+
+
 @examples_app.command("add")
 def examples_add(
     text: Annotated[str, typer.Argument(help="The prompt.")],

@@ -1,15 +1,15 @@
 """`stillwatch doctor`: can this machine score, and does a server answer?"""
 
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from classifier.bundle import Bundle, open_bundle
 from classifier.config import Settings
-from classifier.errors import BundleRejected, StillwatchError
+from classifier.errors import BundleRejected
+from classifier.finding import Finding, find
 from classifier.runtime import thresholds_in_force
 from classifier.text import fold
 from index.errors import IndexRoomError
@@ -17,15 +17,6 @@ from index.store import SqliteStore
 
 _LEAST_COSINE = 0.999
 _CHECKED = 16
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What one check found."""
-
-    name: str
-    good: bool
-    detail: str
 
 
 def check(settings: Settings, server: str | None = None) -> Iterator[Finding]:
@@ -63,22 +54,6 @@ def check(settings: Settings, server: str | None = None) -> Iterator[Finding]:
 
         version = opened[0].model.version if opened else None
         yield from check_server(server, settings, Local(version, _revision(settings.store)))
-
-
-def find(name: str, test: Callable[[], str]) -> Finding:
-    """Run one check.
-
-    Args:
-        name: The check's name.
-        test: Returns what it found, or raises a domain error that says the mend.
-
-    Returns:
-        The finding.
-    """
-    try:
-        return Finding(name, True, test())
-    except (StillwatchError, IndexRoomError) as error:
-        return Finding(name, False, str(error))
 
 
 def _self_parity(bundle: Bundle) -> float:

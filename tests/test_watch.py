@@ -3,8 +3,11 @@
 import asyncio
 import http.client
 import json
+import os
 import re
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,7 @@ import pytest
 from grpc_channelz.v1 import channelz_pb2, channelz_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from prometheus_client.parser import text_string_to_metric_families
-from serving import Server, running_server
+from serving import BUNDLES, Server, running_server
 from stillwatch.v1 import classifier_pb2, classifier_pb2_grpc, examples_pb2
 
 from classifier.client import Client
@@ -267,6 +270,41 @@ async def test_a_fault_of_the_watch_harms_no_answer(runtime: Runtime, capsys: py
     assert isinstance(answer, Answer)
     assert current_call() is None
     assert MARKER not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("left", "code"), [(None, "CANCELLED"), (3.0, "CANCELLED"), (0.0, "DEADLINE_EXCEEDED"), (-1.0, "DEADLINE_EXCEEDED")]
+)
+async def test_a_call_that_was_cut_off_is_counted_by_what_cut_it(left: float | None, code: str) -> None:
+    class Context:
+        def time_remaining(self) -> float | None:
+            return left
+
+    async def behaviour(message: str, context: Any) -> Any:
+        raise asyncio.CancelledError
+
+    metrics = Metrics()
+    with pytest.raises(asyncio.CancelledError):
+        await Watch(metrics)._watched(CLASSIFY, (), behaviour, streaming=False)("", Context())
+    assert metrics.registry.get_sample_value("stillwatch_rpcs_total", {"method": CLASSIFY, "code": code}) == 1
+    assert metrics.registry.get_sample_value("stillwatch_rpcs_in_flight", {"method": CLASSIFY}) == 0
+
+
+def test_a_taken_metrics_port_ends_the_start_with_one_line(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        (tmp_path / "bundles").symlink_to(BUNDLES)
+        variables = {"STILLWATCH_HOME": str(tmp_path), "STILLWATCH_PORT": "0"}
+        variables["STILLWATCH_METRICS_PORT"] = str(taken.getsockname()[1])
+        command = [sys.executable, "-m", "classifier.cli", "serve"]
+        environment = {**os.environ, **variables}
+        done = subprocess.run(
+            command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+        )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: cannot listen for metrics on 127.0.0.1:")
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_an_outcome_outside_of_a_call_is_nobodys() -> None:

@@ -150,7 +150,8 @@ class Watch(grpc.aio.ServerInterceptor):
                 raise
             except BaseException:
                 # Cancelled from outside: the caller left, or its time is over.
-                late = (context.time_remaining() or 1.0) <= 0
+                left = context.time_remaining()
+                late = left is not None and left <= 0
                 code = grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
                 raise
             else:
