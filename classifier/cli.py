@@ -79,9 +79,9 @@ def serve(
     from classifier.serve.log import configure_logging
     from classifier.serve.server import serve as run
 
-    configure_logging()
     given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
     settings = _settings().model_copy(update=given)
+    configure_logging(settings.log_format, settings.log_level, settings.log_lines_per_second)
     asyncio.run(run(settings, lambda address: typer.echo(f"stillwatch is serving on {address}", err=True)))
 
 
@@ -220,6 +220,14 @@ def doctor(server: ServerOption = None) -> None:
         typer.echo(f"{'ok  ' if found.good else 'FAIL'}  {found.name:10} {found.detail}")
     if not healthy:
         raise typer.Exit(1)
+
+
+@app.command(cls=ServerCommand)
+def health(server: ServerOption = None) -> None:
+    """Ask a server whether it serves, as a container's health check does; without --server the one on this machine."""
+    from classifier.probe import reach
+
+    typer.echo(reach(server or f"127.0.0.1:{_settings().port}"))
 
 
 @examples_app.command("add", cls=ServerCommand)

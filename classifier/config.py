@@ -1,7 +1,7 @@
 """Settings: from the environment (STILLWATCH_...), then from stillwatch.toml in the working directory."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
@@ -41,6 +41,12 @@ class Settings(BaseSettings):
         max_concurrent_rpcs: The most calls under way.
         max_connection_streams: The most calls under way on one connection.
         max_header_bytes: The most bytes of a call's metadata.
+        channelz: Whether the server shows its channels and sockets.
+        metrics_host: The address of the metrics endpoint.
+        metrics_port: The port of the metrics endpoint; 0 takes a free one, None is no endpoint.
+        log_format: JSON lines, or lines for people.
+        log_level: The least level that is logged.
+        log_lines_per_second: The most lines of one kind in a second.
     """
 
     model_config = SettingsConfigDict(env_prefix="STILLWATCH_", toml_file=_CONFIG_FILE, extra="forbid", frozen=True)
@@ -73,6 +79,12 @@ class Settings(BaseSettings):
     max_concurrent_rpcs: Annotated[int, Field(ge=1, le=1_000_000)] = 4_096
     max_connection_streams: Annotated[int, Field(ge=1, le=1_000_000)] = 1_024
     max_header_bytes: Annotated[int, Field(ge=1_024, le=1_048_576)] = 16_384
+    channelz: bool = False
+    metrics_host: str = "127.0.0.1"
+    metrics_port: Annotated[int, Field(ge=0, le=65_535)] | None = None
+    log_format: Literal["json", "console"] = "json"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_lines_per_second: Annotated[int, Field(ge=1, le=1_000_000)] = 100
 
     @classmethod
     def settings_customise_sources(

@@ -1,15 +1,15 @@
 """`stillwatch doctor`: can this machine score, and does a server answer?"""
 
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from classifier.bundle import Bundle, open_bundle
 from classifier.config import Settings
-from classifier.errors import BundleRejected, ServiceFailed, StillwatchError
+from classifier.errors import BundleRejected
+from classifier.finding import Finding, find
 from classifier.runtime import thresholds_in_force
 from classifier.text import fold
 from index.errors import IndexRoomError
@@ -17,15 +17,6 @@ from index.store import SqliteStore
 
 _LEAST_COSINE = 0.999
 _CHECKED = 16
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What one check found."""
-
-    name: str
-    good: bool
-    detail: str
 
 
 def check(settings: Settings, server: str | None = None) -> Iterator[Finding]:
@@ -55,18 +46,14 @@ def check(settings: Settings, server: str | None = None) -> Iterator[Finding]:
             raise BundleRejected(f"embeddings differ from the bundle's (cosine {cosine:.4f}): build the bundle here")
         return f"{threads} threads, cosine to the bundle's own embeddings at least {cosine:.5f}"
 
-    yield _finding("bundle", bundle)
-    yield _finding("encoder", encoder)
-    yield _finding("store", lambda: _store(settings.store))
+    yield find("bundle", bundle)
+    yield find("encoder", encoder)
+    yield find("store", lambda: _store(settings.store))
     if server is not None:
-        yield _finding("server", lambda: _server(server))
+        from classifier.probe import Local, check_server
 
-
-def _finding(name: str, test: Callable[[], str]) -> Finding:
-    try:
-        return Finding(name, True, test())
-    except (StillwatchError, IndexRoomError) as error:
-        return Finding(name, False, str(error))
+        version = opened[0].model.version if opened else None
+        yield from check_server(server, settings, Local(version, _revision(settings.store)))
 
 
 def _self_parity(bundle: Bundle) -> float:
@@ -78,6 +65,20 @@ def _self_parity(bundle: Bundle) -> float:
     return float(np.sum(rows * bundle.vectors[list(chosen)], axis=1).min())
 
 
+def _revision(path: Path) -> int | None:
+    """The store's revision; None when there is no store that can be read."""
+    if not path.exists():
+        return None
+    try:
+        store = SqliteStore(path)
+    except IndexRoomError:
+        return None
+    try:
+        return store.revision()
+    finally:
+        store.close()
+
+
 def _store(path: Path) -> str:
     if not path.exists():
         return "not there yet: the first start makes it"
@@ -86,22 +87,3 @@ def _store(path: Path) -> str:
         return f"{len(store.since(0))} examples at revision {store.revision()}"
     finally:
         store.close()
-
-
-def _server(address: str) -> str:
-    import grpc
-    from grpc_health.v1 import health_pb2, health_pb2_grpc
-
-    from classifier.client import Client
-    from classifier.connect import found_credentials, open_channel
-
-    try:
-        with open_channel(address, found_credentials()) as channel:
-            answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=5)
-    except grpc.RpcError as error:
-        raise ServiceFailed(f"{address} does not answer ({error.code().name}): is it running?") from None
-    if answer.status != health_pb2.HealthCheckResponse.SERVING:
-        raise ServiceFailed(f"{address} says {health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)}")
-    with Client(address, timeout=5) as client:
-        reply = client.classify("How do I sort a list in Python?")
-    return f"serving bundle {reply.provenance.bundle_version}, index revision {reply.provenance.index_revision}"

@@ -16,13 +16,13 @@ BUNDLES = Path(__file__).parent.parent / "var" / "bundles"
 class Server:
     """A server process on a free port, with a home of its own; one without bundles borrows the built one."""
 
-    def __init__(self, process: "subprocess.Popen[str]", address: str, home: Path) -> None:
+    def __init__(self, process: "subprocess.Popen[str]", address: str, home: Path, startup: str = "") -> None:
         self.process = process
         self.address = address
         self.home = home
         self.log = ""
         self._told = False
-        self.started = ""
+        self.startup = startup
 
     def terminate(self) -> None:
         """Send SIGTERM, once only: a second one would end the process at once."""
@@ -38,7 +38,7 @@ class Server:
 
 
 @contextmanager
-def running_server(home: Path, **settings: object) -> Iterator[Server]:
+def running_server(home: Path, variables: dict[str, str] | None = None, **settings: object) -> Iterator[Server]:
     """Start `stillwatch serve` with settings, and wait until it serves."""
     home.mkdir(exist_ok=True)
     if not (home / "bundles").exists():
@@ -46,6 +46,7 @@ def running_server(home: Path, **settings: object) -> Iterator[Server]:
     environment = {**os.environ, "STILLWATCH_HOME": str(home), "STILLWATCH_PORT": "0"}
     environment["STILLWATCH_DRAIN_PAUSE_SECONDS"] = "0"
     environment |= {f"STILLWATCH_{name.upper()}": str(value) for name, value in settings.items()}
+    environment |= variables or {}
     process = subprocess.Popen(
         [sys.executable, "-m", "classifier.cli", "serve"], env=environment, stderr=subprocess.PIPE, text=True, cwd=home
     )
@@ -57,8 +58,7 @@ def running_server(home: Path, **settings: object) -> Iterator[Server]:
             break
     else:
         pytest.fail(f"the server did not start: {''.join(seen)}")
-    server = Server(process, line.split()[-1], home)
-    server.started = "".join(seen)
+    server = Server(process, line.split()[-1], home, "".join(seen))
     try:
         yield server
     finally:

@@ -262,8 +262,8 @@ def test_without_tokens_on_loopback_everything_is_open_and_beyond_it_only_classi
             client.classify(PROMPT)
             assert failure(client, "add_examples", [EXAMPLE]) == ("PERMISSION_DENIED", "PERMISSION_DENIED")
             assert failure(client, "list_examples") == ("PERMISSION_DENIED", "PERMISSION_DENIED")
-        assert "plaintext_allowed" in server.started
-        assert "no_tokens" in server.started
+        assert "plaintext_allowed" in server.startup
+        assert "no_tokens" in server.startup
 
 
 def test_a_callers_certificate_is_its_name_where_there_are_no_tokens(tmp_path: Path) -> None:

@@ -10,10 +10,11 @@ from enum import Enum
 
 from classifier.errors import DeadlineTooShort, Overloaded, ShuttingDown, StillwatchError
 from classifier.scorer import Scorer
+from classifier.serve.calls import Call, current_call
 from classifier.serve.cost import cost_of
 from classifier.serve.lanes import Lanes
 from classifier.serve.pace import Pace
-from classifier.verdict import Provenance, StageTimes, Verdict
+from classifier.verdict import Provenance, Scored, StageTimes, Verdict
 from classifier.views import Prepared
 
 _LEAST_BATCH = 1_024
@@ -55,7 +56,7 @@ Outcome = Answer | Exception
 class _Job:
     """A prompt that waits for its batch."""
 
-    __slots__ = ("cost", "deadline", "future", "submitted", "text")
+    __slots__ = ("call", "cost", "deadline", "future", "submitted", "text")
 
     def __init__(self, text: str, cost: int, future: asyncio.Future[Outcome], time_left: float) -> None:
         self.text = text
@@ -63,6 +64,7 @@ class _Job:
         self.future = future
         self.submitted = time.perf_counter()
         self.deadline = self.submitted + time_left
+        self.call = current_call()
 
 
 class MicroBatcher:
@@ -79,6 +81,7 @@ class MicroBatcher:
         queue_tokens: int,
         queue_seconds: float = 0.5,
         bulk_queue_seconds: float = 10.0,
+        on_batch: Callable[[Sequence[Call | None], Scored], None] = lambda calls, scored: None,
     ) -> None:
         """Start nothing yet; run does.
 
@@ -88,12 +91,14 @@ class MicroBatcher:
             queue_tokens: The most tokens that may wait.
             queue_seconds: How long a single prompt may wait, by the running rate; a batch lasts half as long at most.
             bulk_queue_seconds: How long prompts that were sent together may wait for their turn.
+            on_batch: Told of each scored batch, with the call of each prompt, on the worker's thread; never raises.
         """
         self._scorer = scorer
         self._batch_tokens = batch_tokens
         self._queue_tokens = queue_tokens
         self._queue_seconds = queue_seconds
         self._bulk_queue_seconds = bulk_queue_seconds
+        self._on_batch = on_batch
         self._waiting: Lanes[_Job] = Lanes()
         self._pace = Pace()
         self._running = 0
@@ -105,6 +110,11 @@ class MicroBatcher:
     def waiting_tokens(self) -> int:
         """Tokens, by estimate, of the prompts that wait."""
         return self._waiting.tokens
+
+    @property
+    def waiting_prompts(self) -> int:
+        """Prompts that wait."""
+        return len(self._waiting)
 
     async def submit(
         self, texts: Sequence[str], *, time_left: float | None = None, urgency: Urgency = Urgency.SINGLE
@@ -247,6 +257,9 @@ class MicroBatcher:
         if not good:
             return [prompt for prompt in prepared if isinstance(prompt, StillwatchError)]
         scored = scorer.score_prepared(good, tokenise_seconds=time.perf_counter() - started)
+        self._on_batch(
+            [job.call for job, found in zip(jobs, prepared, strict=True) if isinstance(found, Prepared)], scored
+        )
         verdicts = iter(scored.verdicts)
         return [
             Answer(next(verdicts), scored.provenance, scored.times, 1_000 * (started - job.submitted), len(good))

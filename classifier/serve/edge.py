@@ -1,7 +1,6 @@
 """The server's edge: turns unreadable messages and domain errors into statuses, and logs without prompt text."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from traceback import extract_tb
 from typing import Any, Generic, TypeAlias, TypeVar
 
 import grpc
@@ -10,6 +9,7 @@ from google.protobuf.message import DecodeError
 from google.rpc import status_pb2
 
 from classifier.errors import InvalidRequest, StillwatchError
+from classifier.serve.log import place_of
 from classifier.serve.status import DETAILS_KEY, status_of
 from index.errors import IndexRoomError
 
@@ -47,9 +47,7 @@ class Edge(grpc.aio.ServerInterceptor):
 
 def log_unknown(error: BaseException, method: str) -> None:
     """Log an error that nobody foresaw: its type and place, never its words, which may quote a prompt."""
-    frames = extract_tb(error.__traceback__)
-    place = f"{frames[-1].name}:{frames[-1].lineno}" if frames else "unknown"
-    _log.error("unexpected_error", method=method, error=type(error).__name__, place=place)
+    _log.error("unexpected_error", method=method, error=type(error).__name__, place=place_of(error.__traceback__))
 
 
 def _tolerant(decode: Any) -> Callable[[bytes], object]:

@@ -17,6 +17,7 @@ import grpc
 from classifier.address import peer_host
 from classifier.config import Settings
 from classifier.errors import Overloaded, PermissionDenied, StillwatchError, Unauthenticated
+from classifier.serve.calls import current_call
 from classifier.serve.edge import abort
 from classifier.serve.quota import Quota, Quotas
 from classifier.serve.status import status_of
@@ -255,6 +256,9 @@ def _identified(token: Token | None, context: Context) -> Caller:
         subject = next(iter(context.auth_context().get("x509_subject", ())), b"").decode(errors="replace")[:256]
         caller = Caller(f"certificate:{subject}", subject) if subject else Caller(f"peer:{peer_host(context.peer())}")
     _caller.set(caller)
+    call = current_call()
+    if call is not None:
+        call.caller = caller.name
     return caller
 
 

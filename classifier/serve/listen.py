@@ -75,4 +75,5 @@ def options(settings: Settings) -> list[tuple[str, Any]]:
         ("grpc.keepalive_timeout_ms", 20_000),
         ("grpc.server_handshake_timeout_ms", 10_000),
         ("grpc.so_reuseport", 0),
+        ("grpc.enable_channelz", int(settings.channelz)),
     ]

@@ -30,6 +30,7 @@ from classifier.serve.guard import guard_of
 from classifier.serve.listen import SPARE_RPCS, is_local, listen, options
 from classifier.serve.reload import Reloader
 from classifier.serve.services import ClassifierServicer, ExampleServicer
+from classifier.serve.watch import Watch, open_watch
 
 _ORDINARY = "Could you explain how the tides work, and why there are two high ones each day? " * 3
 _WARM_PROMPTS = 16
@@ -50,16 +51,16 @@ async def serve(settings: Settings, announce: Callable[[str], None] = lambda _: 
         InvalidRequest: When the address cannot be listened on.
         InvalidSetting: When the address needs TLS, or a file of certificates or tokens cannot be used.
     """
-    with open_runtime(settings) as runtime:
+    with open_watch() as watch, open_runtime(settings) as runtime:
         moved = check(runtime)
         if moved:
             _log.warning("canaries_moved_by_examples", canaries=moved)
         generations = Generations(runtime, settings)
         del runtime  # a reload puts another one in its place, and this one must then go
-        await _serve(generations, settings, announce)
+        await _serve(generations, settings, announce, watch)
 
 
-async def _serve(generations: Generations, settings: Settings, announce: Callable[[str], None]) -> None:
+async def _serve(generations: Generations, settings: Settings, announce: Callable[[str], None], watch: Watch) -> None:
     stopping = asyncio.Event()
     reloader = Reloader(generations)
     loop = asyncio.get_running_loop()
@@ -72,11 +73,12 @@ async def _serve(generations: Generations, settings: Settings, announce: Callabl
         queue_tokens=settings.queue_tokens,
         queue_seconds=settings.queue_seconds,
         bulk_queue_seconds=settings.bulk_queue_seconds,
+        on_batch=watch.batch,
     )
     drain = Drain()
     guard = guard_of(settings, local=is_local(settings))
     server = grpc.aio.server(
-        interceptors=[drain, Edge(), guard],
+        interceptors=[watch, drain, Edge(), guard],
         options=options(settings),
         maximum_concurrent_rpcs=settings.max_concurrent_rpcs + SPARE_RPCS,
     )
@@ -88,6 +90,10 @@ async def _serve(generations: Generations, settings: Settings, announce: Callabl
     names = [_service(file.DESCRIPTOR) for file in (classifier_pb2, examples_pb2, admin_pb2)]
     if settings.reflection:
         reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
+    if settings.channelz:
+        from grpc_channelz.v1 import channelz
+
+        channelz.add_channelz_servicer(server)
     port = listen(server, settings)
     scoring = asyncio.create_task(batcher.run())
     scoring.add_done_callback(lambda _: stopping.set())  # a server that cannot score must not look alive
@@ -95,10 +101,11 @@ async def _serve(generations: Generations, settings: Settings, announce: Callabl
     if not isinstance(warm, Answer):
         raise warm
     await batcher.submit([_ORDINARY] * _WARM_PROMPTS)  # from which the queue learns its first rate
+    metrics = watch.report(generations.scorer, batcher, settings)
     await server.start()
     for name in ("", *names):
         await state.set(name, health_pb2.HealthCheckResponse.SERVING)
-    _log.info("serving", address=f"{settings.host}:{port}", bundle=generations.scorer().model.version)
+    _log.info("serving", address=f"{settings.host}:{port}", bundle=generations.scorer().model.version, metrics=metrics)
     watching = asyncio.create_task(reloader.watch(settings.bundle, settings.watch_seconds))
     announce(f"{settings.host}:{port}")
     await stopping.wait()

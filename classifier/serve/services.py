@@ -11,6 +11,7 @@ from classifier.config import Settings
 from classifier.errors import InvalidRequest, Overloaded, StillwatchError, TooManyItems
 from classifier.serve import convert
 from classifier.serve.batcher import Answer, MicroBatcher, Outcome, Urgency
+from classifier.serve.calls import note
 from classifier.serve.drain import Drain
 from classifier.serve.edge import log_unknown
 from classifier.serve.generations import Generations
@@ -40,6 +41,7 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServiceServicer):
         (outcome,) = await self._batcher.submit([text], time_left=context.time_remaining())
         if not isinstance(outcome, Answer):
             raise outcome
+        note(outcome)
         return convert.classify_response(outcome)
 
     async def BatchClassify(
@@ -53,6 +55,7 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServiceServicer):
         scored = iter(await self._batcher.submit(good, time_left=left, urgency=Urgency.BATCH) if good else [])
         outcomes = [next(scored) if isinstance(text, str) else text for text in texts]
         for outcome in outcomes:
+            note(outcome)
             _log_unforeseen(outcome, "BatchClassify")
         return convert.batch_response([item.id for item in request.items], outcomes)
 
@@ -68,6 +71,7 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServiceServicer):
             nonlocal under_way
             try:
                 outcome = await self._outcome(request, context.time_remaining())
+                note(outcome)
                 async with writing:
                     await context.write(convert.stream_response(request.id, outcome))
             finally:

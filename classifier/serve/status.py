@@ -71,6 +71,11 @@ def status_of(error: BaseException) -> status_pb2.Status:
     return status
 
 
+def reason_of(error: BaseException) -> str:
+    """The ErrorInfo reason that status_of gives."""
+    return STATUS.get(type(error), (grpc.StatusCode.INTERNAL, "INTERNAL"))[1]
+
+
 def _retry_after(error: BaseException) -> timedelta:
     """A quota's exact wait; the queue's from 10 ms to a minute, by which clients that came at once spread."""
     if isinstance(error, errors.QuotaExceeded):
