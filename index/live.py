@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from index.errors import StoreUnavailable
 from index.example import Example, Label
-from index.search import FaissIndex, Hits, VectorIndex, Vectors
+from index.search import BatchIndex, Hits, VectorIndex, Vectors
 from index.store import ExampleStore
 
 Embed = Callable[[Sequence[str]], Vectors]
@@ -127,7 +127,7 @@ class ExampleIndex:
         embed: Embed,
         encoder: str,
         dimensions: int,
-        make_index: Callable[[Vectors], VectorIndex] = FaissIndex,
+        make_index: Callable[[Vectors], VectorIndex] = BatchIndex,
     ) -> None:
         """Read the whole store and index it, encoding only what has no vector yet.
 
