@@ -19,6 +19,9 @@ class Settings(BaseSettings):
         threads: Threads of one run of the encoder; 0 takes one for each core.
         batch_tokens: The most window tokens that are scored together.
         queue_tokens: The most window tokens that may wait; more is refused.
+        verdict_cache_entries: The most verdicts that are kept for repeated prompts; 0 keeps none.
+        verdict_cache_bytes: The most bytes, by estimate, of the verdicts that are kept.
+        window_cache_entries: The most embeddings of full windows that are kept for shared parts of prompts; 0 keeps none.
         max_prompt_chars: The most characters of one prompt.
         max_batch_items: The most items of one BatchClassify or AddExamples request.
         max_message_bytes: The most bytes of one gRPC message.
@@ -37,6 +40,9 @@ class Settings(BaseSettings):
     threads: Annotated[int, Field(ge=0, le=256)] = 0
     batch_tokens: Annotated[int, Field(ge=256, le=1_000_000)] = 4_096
     queue_tokens: Annotated[int, Field(ge=256, le=100_000_000)] = 262_144
+    verdict_cache_entries: Annotated[int, Field(ge=0, le=10_000_000)] = 8_192
+    verdict_cache_bytes: Annotated[int, Field(ge=0, le=2**40)] = 32 * 2**20
+    window_cache_entries: Annotated[int, Field(ge=0, le=10_000_000)] = 4_096
     max_prompt_chars: Annotated[int, Field(ge=1, le=10_000_000)] = 100_000
     max_batch_items: Annotated[int, Field(ge=1, le=100_000)] = 256
     max_message_bytes: Annotated[int, Field(ge=1_024, le=1_073_741_824)] = 8 * 2**20

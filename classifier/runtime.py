@@ -10,6 +10,7 @@ from classifier.bundle import Bundle, open_bundle
 from classifier.config import Settings
 from classifier.corpus import SOURCE as SEED_SOURCE
 from classifier.errors import InvalidSetting
+from classifier.kept import KeptEmbeddings
 from classifier.policy import Thresholds
 from classifier.scorer import Scorer
 from index.live import ExampleIndex
@@ -50,6 +51,8 @@ def open_runtime(settings: Settings, *, store: Path | None = None) -> Iterator[R
     """
     bundle = open_bundle(settings.bundle, threads=settings.threads or len(os.sched_getaffinity(0)))
     model = bundle.model
+    if settings.window_cache_entries:
+        model = replace(model, encoder=KeptEmbeddings(model.encoder, entries=settings.window_cache_entries))
     thresholds = thresholds_in_force(model.thresholds, settings)
     path = store or settings.store
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -15,6 +15,7 @@ from classifier.config import Settings
 from classifier.errors import InvalidRequest
 from classifier.runtime import Runtime, open_runtime
 from classifier.serve.batcher import Answer, MicroBatcher
+from classifier.serve.cache import VerdictCache
 from classifier.serve.edge import Edge
 from classifier.serve.services import ClassifierServicer, ExampleServicer
 
@@ -43,8 +44,11 @@ async def _serve(runtime: Runtime, settings: Settings, announce: Callable[[str],
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     batcher = MicroBatcher(runtime.scorer, batch_tokens=settings.batch_tokens, queue_tokens=settings.queue_tokens)
+    cache = VerdictCache(
+        lambda: runtime.scorer, entries=settings.verdict_cache_entries, most_bytes=settings.verdict_cache_bytes
+    )
     server = grpc.aio.server(interceptors=[Edge()], options=_options(settings))
-    classifier_pb2_grpc.add_ClassifierServiceServicer_to_server(ClassifierServicer(batcher, settings), server)
+    classifier_pb2_grpc.add_ClassifierServiceServicer_to_server(ClassifierServicer(batcher, cache, settings), server)
     examples_pb2_grpc.add_ExampleServiceServicer_to_server(ExampleServicer(runtime, settings), server)
     state = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(state, server)

@@ -1,7 +1,7 @@
 """The servicers: convert, call, convert."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 import grpc
@@ -12,6 +12,7 @@ from classifier.errors import InvalidRequest, Overloaded, StillwatchError, TooMa
 from classifier.runtime import Runtime
 from classifier.serve import convert
 from classifier.serve.batcher import Answer, MicroBatcher, Outcome
+from classifier.serve.cache import VerdictCache, scope_of
 from classifier.serve.edge import log_unknown
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -24,16 +25,17 @@ T = TypeVar("T")
 class ClassifierServicer(classifier_pb2_grpc.ClassifierServiceServicer):
     """Scores prompts."""
 
-    def __init__(self, batcher: MicroBatcher, settings: Settings) -> None:
-        """Score by the batcher, within the settings' limits."""
+    def __init__(self, batcher: MicroBatcher, cache: VerdictCache, settings: Settings) -> None:
+        """Score by the batcher what the cache does not hold, within the settings' limits."""
         self._batcher = batcher
+        self._cache = cache
         self._settings = settings
 
     async def Classify(
         self, request: classifier_pb2.ClassifyRequest, context: Context
     ) -> classifier_pb2.ClassifyResponse:
         """Score one prompt."""
-        (outcome,) = await self._batcher.submit([convert.prompt_text(request.prompt)])
+        (outcome,) = await self._answer([convert.prompt_text(request.prompt)], context)
         if not isinstance(outcome, Answer):
             raise outcome
         return convert.classify_response(outcome)
@@ -44,7 +46,7 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServiceServicer):
         """Score several prompts; a bad one fails alone."""
         _check_count(len(request.items), "items", self._settings.max_batch_items)
         texts = [_text_or_error(item.prompt) for item in request.items]
-        scored = iter(await self._batcher.submit([text for text in texts if isinstance(text, str)]))
+        scored = iter(await self._answer([text for text in texts if isinstance(text, str)], context))
         outcomes = [next(scored) if isinstance(text, str) else text for text in texts]
         for outcome in outcomes:
             _log_unforeseen(outcome, "BatchClassify")
@@ -59,7 +61,7 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServiceServicer):
 
         async def answer(request: classifier_pb2.StreamClassifyRequest) -> None:
             try:
-                outcome = await self._outcome(request)
+                outcome = await self._outcome(request, context)
                 async with writing:
                     await context.write(convert.stream_response(request.id, outcome))
             finally:
@@ -70,11 +72,14 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServiceServicer):
                 await slots.acquire()
                 tasks.create_task(answer(request))
 
-    async def _outcome(self, request: classifier_pb2.StreamClassifyRequest) -> Outcome:
+    async def _answer(self, texts: Sequence[str], context: Context) -> list[Outcome]:
+        return await self._cache.answer(texts, self._batcher.submit, scope_of(context))
+
+    async def _outcome(self, request: classifier_pb2.StreamClassifyRequest, context: Context) -> Outcome:
         try:
             if not request.id:
                 raise InvalidRequest("id is missing: give each prompt of a stream an id of its own")
-            (outcome,) = await self._batcher.submit([convert.prompt_text(request.prompt)])
+            (outcome,) = await self._answer([convert.prompt_text(request.prompt)], context)
         except StillwatchError as error:
             return error
         _log_unforeseen(outcome, "StreamClassify")
