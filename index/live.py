@@ -109,13 +109,18 @@ def merged(found: Sequence[tuple[Side, Hits]], row: int, limit: int) -> list[Mat
     Returns:
         Matches, highest cosine first; of equal cosines the lower example id first.
     """
-    matches = [
-        Match(side.examples[position], cosine)
-        for side, hits in found
-        for position, cosine in zip(hits.positions[row].tolist(), hits.cosines[row].tolist(), strict=True)
-        if position >= 0
-    ]
-    return sorted(matches, key=lambda match: (-match.cosine, match.example.id))[:limit]
+    ranked = []
+    for number, (side, hits) in enumerate(found):
+        cosines, positions = hits.cosines[row].tolist(), hits.positions[row].tolist()
+        # What is below a side's own limit, and no tie with it, is below the limit of all.
+        least = cosines[limit - 1] if 0 < limit <= len(cosines) else -1.0
+        ranked += [
+            (-cosine, side.examples[position].id, number, position)
+            for cosine, position in zip(cosines, positions, strict=True)
+            if position >= 0 and cosine >= least
+        ]
+    ranked.sort()
+    return [Match(found[number][0].examples[position], -cosine) for cosine, _, number, position in ranked[:limit]]
 
 
 class ExampleIndex:
