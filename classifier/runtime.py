@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from threadpoolctl import threadpool_limits
+
 from classifier.bundle import Bundle, open_bundle
 from classifier.config import Settings
 from classifier.corpus import SOURCE as SEED_SOURCE
@@ -49,6 +51,8 @@ def open_runtime(settings: Settings, *, store: Path | None = None) -> Iterator[R
         BundleRejected: When the bundle is missing or does not fit its hashes.
         StoreUnavailable: When the example store cannot be used.
     """
+    # Threads of matrix products would wait for a core on which the encoder works, and the search gains little by them.
+    threadpool_limits(1, user_api="blas")
     bundle = open_bundle(settings.bundle, threads=settings.threads or len(os.sched_getaffinity(0)))
     model = bundle.model
     if settings.window_cache_entries:
