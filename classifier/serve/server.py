@@ -18,6 +18,7 @@ from classifier.serve.batcher import Answer, MicroBatcher
 from classifier.serve.cache import VerdictCache
 from classifier.serve.edge import Edge
 from classifier.serve.services import ClassifierServicer, ExampleServicer
+from classifier.serve.warm import WARM_UP
 
 _log = structlog.get_logger("stillwatch.server")
 
@@ -63,9 +64,9 @@ async def _serve(runtime: Runtime, settings: Settings, announce: Callable[[str],
         ) from None
     scoring = asyncio.create_task(batcher.run())
     scoring.add_done_callback(lambda _: stopping.set())  # a server that cannot score must not look alive
-    (warm,) = await batcher.submit(["warm up"])
-    if not isinstance(warm, Answer):
-        raise warm
+    for warm in await batcher.submit(WARM_UP):
+        if not isinstance(warm, Answer):
+            raise warm
     await server.start()
     for name in ("", *names):
         await state.set(name, health_pb2.HealthCheckResponse.SERVING)
