@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import onnx
+import onnx.numpy_helper
 import onnxruntime as ort
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
@@ -16,6 +18,8 @@ from classifier.words import LateSpans, Words
 Embeddings = NDArray[np.float32]
 TOKENS_PER_RUN = 256
 """Padded tokens of one run of the graph: the activations stay in a core's cache, and the cores' shares come out even."""
+
+_SHARED_BYTES = 2**23
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +98,9 @@ class OnnxEncoder:
             threads: How many threads encode, the caller's among them.
         """
         # Several runs go side by side, each on one core; a lone one is shared by all.
-        self._session = _session(model, threads)
-        self._narrow = _session(model, 1) if threads > 1 else self._session
+        self._shared = _large_initialisers(model)
+        self._session = _session(model, threads, self._shared)
+        self._narrow = _session(model, 1, self._shared) if threads > 1 else self._session
         self._helpers = ThreadPoolExecutor(threads - 1, "encode") if threads > 1 else None
         self._threads = threads
         self._tokenizer = Tokenizer.from_str(tokenizer)
@@ -180,11 +185,23 @@ class OnnxEncoder:
         return np.asarray(rows, np.float32)
 
 
-def _session(model: bytes, threads: int) -> ort.InferenceSession:
+def _large_initialisers(model: bytes) -> dict[str, ort.OrtValue]:
+    """What both sessions hold once between them: the table of token embeddings, most of the file."""
+    tensors = onnx.load_model_from_string(model).graph.initializer
+    return {
+        tensor.name: ort.OrtValue.ortvalue_from_numpy(onnx.numpy_helper.to_array(tensor))
+        for tensor in tensors
+        if len(tensor.raw_data) >= _SHARED_BYTES
+    }
+
+
+def _session(model: bytes, threads: int, shared: Mapping[str, ort.OrtValue]) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    for name, value in shared.items():
+        options.add_initializer(name, value)
     # A thread that spins after its run takes the core from the server's own work, and gains a lone run next to nothing.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
