@@ -7,6 +7,9 @@ import numpy as np
 from classifier.corpus import SeedRow
 from classifier.encoder import Encoder
 
+_SCALE = 48.8
+"""Of the exponential distribution whose values, cut at 240 and rounded down, are 48 in the mean."""
+
 
 def texts_of_length(rows: Sequence[SeedRow], encoder: Encoder, tokens: int, count: int, seed: int = 0) -> list[str]:
     """English texts of exactly so many tokens, the two special ones counted.
@@ -32,3 +35,27 @@ def texts_of_length(rows: Sequence[SeedRow], encoder: Encoder, tokens: int, coun
         if len(encoder.tokenise([text])[0].ids) == tokens - 2:
             texts.append(text)
     return texts
+
+
+def mixed_texts(rows: Sequence[SeedRow], encoder: Encoder, count: int, seed: int = 0) -> list[str]:
+    """English texts of 16 to 256 tokens, 64 in the mean, most of them short, each once.
+
+    Args:
+        rows: Seed rows whose words are used.
+        encoder: Its tokenizer counts.
+        count: How many texts.
+        seed: Of the lengths and the places.
+
+    Returns:
+        The texts.
+    """
+    random = np.random.default_rng(seed)
+    lengths = 16 + np.minimum(random.exponential(_SCALE, count), 240).astype(int)
+    words = [word for row in rows if row.example.language == "en" for word in row.example.text.split()]
+    starts = random.integers(0, len(words) - 512, count)
+    long = [" ".join(words[start : start + 2 * n]) for start, n in zip(starts.tolist(), lengths.tolist(), strict=True)]
+    found = encoder.tokenise(long)
+    return [
+        text[: tokens.spans[min(n - 2, len(tokens.ids)) - 1][1]]
+        for text, tokens, n in zip(long, found, lengths.tolist(), strict=True)
+    ]

@@ -18,6 +18,7 @@ from classifier.config import Settings
 from classifier.corpus import load_corpus
 from classifier.runtime import open_runtime
 from classifier.serve.batcher import Answer, MicroBatcher
+from classifier.serve.cache import VerdictCache
 from classifier.serve.calls import Call, note
 from classifier.serve.drain import Drain
 from classifier.serve.edge import Edge
@@ -70,7 +71,9 @@ async def served(runtime: Any, settings: Settings, watch: Watch | None, texts: l
     hook = watch.batch if watch is not None else lambda calls, scored: None
     batcher = MicroBatcher(lambda: runtime.scorer, batch_tokens=4_096, queue_tokens=262_144, on_batch=hook)
     server = grpc.aio.server(interceptors=[*([watch] if watch is not None else []), Edge()])
-    classifier_pb2_grpc.add_ClassifierServiceServicer_to_server(ClassifierServicer(batcher, settings, Drain()), server)
+    cache = VerdictCache(lambda: runtime.scorer, entries=0, most_bytes=0)
+    servicer = ClassifierServicer(batcher, cache, settings, Drain())
+    classifier_pb2_grpc.add_ClassifierServiceServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")
     scoring = asyncio.create_task(batcher.run())
     await server.start()

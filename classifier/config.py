@@ -21,6 +21,9 @@ class Settings(BaseSettings):
         queue_tokens: The most window tokens that may wait; more is refused.
         queue_seconds: How long a single prompt may wait for its turn, by the running rate; else it is refused.
         bulk_queue_seconds: The same for the prompts of one BatchClassify.
+        verdict_cache_entries: The most verdicts that are kept for repeated prompts; 0 keeps none.
+        verdict_cache_bytes: The most bytes, by estimate, of the verdicts that are kept.
+        window_cache_entries: The most embeddings of full windows that are kept for shared parts of prompts; 0 keeps none.
         max_prompt_chars: The most characters of one prompt.
         max_batch_items: The most items of one BatchClassify or AddExamples request.
         max_message_bytes: The most bytes of one gRPC message.
@@ -59,6 +62,9 @@ class Settings(BaseSettings):
     queue_tokens: Annotated[int, Field(ge=256, le=100_000_000)] = 262_144
     queue_seconds: Annotated[float, Field(gt=0, le=3_600)] = 0.5
     bulk_queue_seconds: Annotated[float, Field(gt=0, le=3_600)] = 10.0
+    verdict_cache_entries: Annotated[int, Field(ge=0, le=10_000_000)] = 8_192
+    verdict_cache_bytes: Annotated[int, Field(ge=0, le=2**40)] = 32 * 2**20
+    window_cache_entries: Annotated[int, Field(ge=0, le=10_000_000)] = 4_096
     max_prompt_chars: Annotated[int, Field(ge=1, le=10_000_000)] = 100_000
     max_batch_items: Annotated[int, Field(ge=1, le=100_000)] = 256
     max_message_bytes: Annotated[int, Field(ge=1_024, le=1_073_741_824)] = 8 * 2**20

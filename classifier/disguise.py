@@ -9,12 +9,14 @@ import base64
 import codecs
 import html
 import itertools
+import json
 import math
 import re
 import urllib.parse
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from importlib.resources import files
 
 from classifier.text import fold
 
@@ -169,10 +171,10 @@ def _without_lookalikes(text: str, ranks: Ranks) -> str:
 @cache
 def _lookalikes() -> dict[int, str]:
     """Letters outside ASCII that look like one ASCII letter (Unicode's confusables), of the same case if there is one."""
-    from confusable_homoglyphs.confusables import confusables_data
-
+    # The package's own module would keep all of its tables in memory, categories of every character among them.
+    data = json.loads((files("confusable_homoglyphs") / "confusables.json").read_text(encoding="utf-8"))
     table = {}
-    for letter, similar in confusables_data.items():
+    for letter, similar in data.items():
         letters = [entry["c"] for entry in similar if re.fullmatch("[A-Za-z]", entry["c"])]
         if letters and _FOREIGN.fullmatch(letter):
             table[ord(letter)] = next((c for c in letters if c.isupper() == letter.isupper()), letters[0])

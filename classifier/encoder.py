@@ -2,17 +2,24 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import onnx
+import onnx.numpy_helper
 import onnxruntime as ort
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from classifier.words import LateSpans, Words
+
 Embeddings = NDArray[np.float32]
-TOKENS_PER_RUN = 512
-"""Padded tokens of one run of the graph: small enough for the activations to stay in the cores' caches."""
+TOKENS_PER_RUN = 256
+"""Padded tokens of one run of the graph: the activations stay in a core's cache, and the cores' shares come out even."""
+
+_SHARED_BYTES = 2**23
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +32,7 @@ class Tokens:
     """
 
     ids: list[int]
-    spans: list[tuple[int, int]]
+    spans: Sequence[tuple[int, int]]
 
 
 class Encoder(Protocol):
@@ -88,16 +95,18 @@ class OnnxEncoder:
         Args:
             model: The ONNX graph: ids and mask to (n, d) unit rows. Already verified by the bundle.
             tokenizer: The JSON of a `tokenizers` tokenizer.
-            threads: Threads of one run.
+            threads: How many threads encode, the caller's among them.
         """
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        # Several runs go side by side, each on one core; a lone one is shared by all.
+        self._shared = _large_initialisers(model)
+        self._session = _session(model, threads, self._shared)
+        self._narrow = _session(model, 1, self._shared) if threads > 1 else self._session
+        self._helpers = ThreadPoolExecutor(threads - 1, "encode") if threads > 1 else None
+        self._threads = threads
         self._tokenizer = Tokenizer.from_str(tokenizer)
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
+        self._words = Words(self._tokenizer)
         self._first, self._last = _specials(self._tokenizer)
         self.ranks: Mapping[str, int] = _ranks(self._tokenizer)
         self.dimensions: int = self._session.get_outputs()[0].shape[1]
@@ -107,8 +116,17 @@ class OnnxEncoder:
 
     def tokenise(self, texts: Sequence[str]) -> list[Tokens]:
         """The texts' tokens, none cut off, without special tokens."""
-        encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
-        return [Tokens(encoding.ids, encoding.offsets) for encoding in encodings]
+        plain = [self._words.ids(text) for text in texts]
+        others = [text for text, ids in zip(texts, plain, strict=True) if ids is None]
+        encodings = iter(self._tokenizer.encode_batch(others, add_special_tokens=False) if others else ())
+        found = []
+        for text, ids in zip(texts, plain, strict=True):
+            if ids is None:
+                encoding = next(encodings)
+                found.append(Tokens(encoding.ids, encoding.offsets))
+            else:
+                found.append(Tokens(ids, LateSpans(self._tokenizer, text, len(ids))))
+        return found
 
     def encode(self, sequences: Sequence[Sequence[int]]) -> Embeddings:
         """Embed token sequences, shortest first, in runs of a bounded number of padded tokens.
@@ -122,21 +140,40 @@ class OnnxEncoder:
         """
         rows = np.zeros((len(sequences), self.dimensions), np.float32)
         order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
+        pending: list[list[int]] = []
         start = 0
         while start < len(order):
             end = start + 1
             while end < len(order) and (end + 1 - start) * (len(sequences[order[end]]) + 2) <= TOKENS_PER_RUN:
                 end += 1
-            chosen = order[start:end]
-            rows[chosen] = self._run([sequences[i] for i in chosen])
+            pending.append(order[start:end])
             start = end
+        session = self._session if len(pending) == 1 else self._narrow
+
+        def work() -> None:
+            while pending:
+                try:
+                    chosen = pending.pop()  # the longest first
+                except IndexError:  # another thread was quicker
+                    return
+                rows[chosen] = self._run(session, [sequences[i] for i in chosen])
+
+        helped = (
+            [self._helpers.submit(work) for _ in range(min(self._threads, len(pending)) - 1)] if self._helpers else []
+        )
+        try:
+            work()
+        finally:
+            for help_ in helped:
+                if not help_.cancel():  # what has not begun is not waited for: nothing is left to do
+                    help_.result()
         return rows
 
     def framed(self, sequence: Sequence[int]) -> list[int]:
         """A token sequence with the special tokens before and after it."""
         return [self._first, *sequence, self._last]
 
-    def _run(self, sequences: Sequence[Sequence[int]]) -> Embeddings:
+    def _run(self, session: ort.InferenceSession, sequences: Sequence[Sequence[int]]) -> Embeddings:
         longest = max(map(len, sequences)) + 2
         ids = np.zeros((len(sequences), longest), np.int64)
         mask = np.zeros((len(sequences), longest), np.int64)
@@ -144,8 +181,30 @@ class OnnxEncoder:
             framed = self.framed(sequence)
             ids[row, : len(framed)] = framed
             mask[row, : len(framed)] = 1
-        (rows,) = self._session.run(["embedding"], {"input_ids": ids, "attention_mask": mask})
+        (rows,) = session.run(["embedding"], {"input_ids": ids, "attention_mask": mask})
         return np.asarray(rows, np.float32)
+
+
+def _large_initialisers(model: bytes) -> dict[str, ort.OrtValue]:
+    """What both sessions hold once between them: the table of token embeddings, most of the file."""
+    tensors = onnx.load_model_from_string(model).graph.initializer
+    return {
+        tensor.name: ort.OrtValue.ortvalue_from_numpy(onnx.numpy_helper.to_array(tensor))
+        for tensor in tensors
+        if len(tensor.raw_data) >= _SHARED_BYTES
+    }
+
+
+def _session(model: bytes, threads: int, shared: Mapping[str, ort.OrtValue]) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    for name, value in shared.items():
+        options.add_initializer(name, value)
+    # A thread that spins after its run takes the core from the server's own work, and gains a lone run next to nothing.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def _specials(tokenizer: Tokenizer) -> tuple[int, int]:

@@ -120,7 +120,7 @@ def unsupported(text: str, supported: Sequence[str] = SUPPORTED) -> str | None:
     if sum(map(len, words)) < LEAST_LETTERS and sample.isascii():
         return None
     # Most prompts are plain English or Spanish, and their commonest words say so for a hundredth of the cost.
-    if sum(word.lower() in _PLAIN for word in words) >= _PLAIN_SHARE * len(words):
+    if sum(map(_PLAIN.__contains__, map(str.lower, words))) >= _PLAIN_SHARE * len(words):
         return None
     language, confidence = _identifier().classify(sample)
     return language if confidence >= CONFIDENCE and language not in (*supported, "und") else None

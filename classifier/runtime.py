@@ -6,10 +6,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from threadpoolctl import threadpool_limits
+
 from classifier.bundle import Bundle, open_bundle
 from classifier.config import Settings
 from classifier.corpus import SOURCE as SEED_SOURCE
 from classifier.errors import InvalidSetting
+from classifier.kept import KeptEmbeddings
 from classifier.policy import Thresholds
 from classifier.scorer import Scorer
 from index.live import ExampleIndex, Snapshot, empty_snapshot
@@ -48,6 +51,8 @@ def open_runtime(settings: Settings, *, store: Path | None = None) -> Iterator[R
         BundleRejected: When the bundle is missing or does not fit its hashes.
         StoreUnavailable: When the example store cannot be used.
     """
+    # Threads of matrix products would wait for a core on which the encoder works, and the search gains little by them.
+    threadpool_limits(1, user_api="blas")
     bundle = open_bundle(settings.bundle.resolve(), threads=threads_of(settings))
     thresholds_in_force(bundle.model.thresholds, settings)  # what contradicts itself ends before a store is made
     path = store or settings.store
@@ -79,6 +84,8 @@ def put_together(bundle: Bundle, store: ExampleStore, settings: Settings, start:
         StoreUnavailable: When the example store cannot be read.
     """
     model = replace(bundle.model, thresholds=thresholds_in_force(bundle.model.thresholds, settings))
+    if settings.window_cache_entries:
+        model = replace(model, encoder=KeptEmbeddings(model.encoder, entries=settings.window_cache_entries))
     encoder = model.encoder
     nothing = empty_snapshot(encoder.dimensions)
     embedder = Scorer(model, lambda: nothing)

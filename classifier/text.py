@@ -21,6 +21,7 @@ _MOST_MARKS = 30
 _MOST_SEARCHED = 16_384
 _LAST_MARK = 0x1F000
 _BLANKS = re.compile(r"[^\S\n]+")
+_BLANK_LINE_FROM = re.compile("\n[ \n]")
 _BLANK_LINES = re.compile(r"\n[\s]*\n\s*")
 
 
@@ -57,6 +58,10 @@ def canonical(text: str, max_chars: int) -> str:
 
 def fold(text: str) -> str:
     """The canonical form of any text, even an empty one."""
+    if text.isascii() and text.replace("\n", " ").isprintable():  # has neither invisible characters nor other spaces
+        if "  " in text:
+            text = _BLANKS.sub(" ", text)
+        return (_BLANK_LINES.sub("\n\n", text) if _BLANK_LINE_FROM.search(text) else text).strip()
     text = _LINES.sub("\n", text)
     plain = text.isascii()
     if not plain:

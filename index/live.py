@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from index.errors import StoreUnavailable
 from index.example import Example, Label
-from index.search import FaissIndex, Hits, VectorIndex, Vectors
+from index.search import BatchIndex, Hits, VectorIndex, Vectors
 from index.store import ExampleStore
 
 Embed = Callable[[Sequence[str]], Vectors]
@@ -126,16 +126,21 @@ def merged(found: Sequence[tuple[Side, Hits]], row: int, limit: int) -> list[Mat
     Returns:
         Matches, highest cosine first; of equal cosines the lower example id first.
     """
-    matches = [
-        Match(side.examples[position], cosine)
-        for side, hits in found
-        for position, cosine in zip(hits.positions[row].tolist(), hits.cosines[row].tolist(), strict=True)
-        if position >= 0
-    ]
-    return sorted(matches, key=lambda match: (-match.cosine, match.example.id))[:limit]
+    ranked = []
+    for number, (side, hits) in enumerate(found):
+        cosines, positions = hits.cosines[row].tolist(), hits.positions[row].tolist()
+        # What is below a side's own limit, and no tie with it, is below the limit of all.
+        least = cosines[limit - 1] if 0 < limit <= len(cosines) else -1.0
+        ranked += [
+            (-cosine, side.examples[position].id, number, position)
+            for cosine, position in zip(cosines, positions, strict=True)
+            if position >= 0 and cosine >= least
+        ]
+    ranked.sort()
+    return [Match(found[number][0].examples[position], -cosine) for cosine, _, number, position in ranked[:limit]]
 
 
-def empty_snapshot(dimensions: int, make_index: Callable[[Vectors], VectorIndex] = FaissIndex) -> Snapshot:
+def empty_snapshot(dimensions: int, make_index: Callable[[Vectors], VectorIndex] = BatchIndex) -> Snapshot:
     """A snapshot without examples at revision 0, for embeddings of so many dimensions."""
     empty = make_index(np.zeros((0, dimensions), np.float32))
     return Snapshot(0, Side((), empty), Side((), empty))
@@ -150,7 +155,7 @@ class ExampleIndex:
         embed: Embed,
         encoder: str,
         dimensions: int,
-        make_index: Callable[[Vectors], VectorIndex] = FaissIndex,
+        make_index: Callable[[Vectors], VectorIndex] = BatchIndex,
         start: Snapshot | None = None,
     ) -> None:
         """Read the whole store and index it, encoding only what has no vector yet.

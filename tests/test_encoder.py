@@ -1,6 +1,7 @@
 """The encoder: golden embeddings, batches, and the hash encoder's promises."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -116,3 +117,20 @@ def test_the_hash_encoder_is_deterministic_and_puts_like_words_together() -> Non
     assert rows[0] @ rows[1] == pytest.approx(1.0, abs=1e-5)
     assert rows[0] @ rows[2] < 0.5
     assert np.array_equal(rows, HashEncoder().encode(ids))
+
+
+def test_runs_side_by_side_give_the_rows_of_one_after_the_other(compact: ModelFiles) -> None:
+    graph = fp32_graph(compact.tensors)
+    alone, together = (OnnxEncoder(graph, compact.tokenizer, threads=threads) for threads in (1, 3))
+    given = sequences(alone) * 3
+    expected = alone.encode(given)
+    with ThreadPoolExecutor(4) as callers:
+        found = list(callers.map(lambda _: together.encode(given), range(4)))
+    assert max(float(np.abs(rows - expected).max()) for rows in found) < 1e-5
+
+
+def test_an_error_in_a_helping_thread_reaches_the_caller(compact: ModelFiles) -> None:
+    encoder = OnnxEncoder(fp32_graph(compact.tensors), compact.tokenizer, threads=2)
+    with pytest.raises(Exception, match="out of range"):
+        encoder.encode([[10**6] * 200] * 8)
+    assert encoder.encode([[2023]]).shape == (1, 384)

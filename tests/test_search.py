@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from index.search import ExactIndex, FaissIndex, Hits, VectorIndex, Vectors
+from index.search import BatchIndex, ExactIndex, FaissIndex, Hits, VectorIndex, Vectors
 
 MakeIndex = Callable[[Vectors], VectorIndex]
 TOLERANCE = 1e-5
 
-every_index = pytest.mark.parametrize("make", [ExactIndex, FaissIndex])
+every_index = pytest.mark.parametrize("make", [ExactIndex, FaissIndex, BatchIndex])
 
 
 def unit(rows: Vectors) -> Vectors:
@@ -90,6 +90,19 @@ def test_faiss_finds_the_very_positions_of_the_oracle_where_nothing_ties(
     gaps = -np.diff(expected.cosines, axis=1)
     clear = (gaps > TOLERANCE).all(axis=1)
     np.testing.assert_array_equal(found.positions[clear], expected.positions[clear, :k])
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 700), st.integers(1, 300), st.integers(1, 12), st.sampled_from([1, 8]))
+@settings(deadline=None, max_examples=60)
+def test_a_batch_finds_what_the_oracle_finds(seed: int, count: int, queries: int, k: int, copies: int) -> None:
+    rows = random_units(count, 16, seed)
+    if copies > 1:  # many equal cosines
+        rows = rows[np.random.default_rng(seed).integers(0, 1 + count // copies, count)]
+    asked = random_units(queries, 16, seed + 1)
+    hits = BatchIndex(rows).search(asked, k)
+    assert_nearest(hits, rows, asked, k)
+    expected = ExactIndex(rows).search(asked, k)
+    np.testing.assert_allclose(hits.cosines, expected.cosines, atol=TOLERANCE)
 
 
 @every_index

@@ -274,3 +274,10 @@ def test_separators_part_words(separator: str) -> None:
 def test_every_default_ignorable_format_character_is_removed() -> None:
     for code in (*range(0x1BCA0, 0x1BCA4), *range(0x1D173, 0x1D17B), 0x200B, 0xE0041, 0xFE0F):
         assert fold(f"a{chr(code)}b") == "ab"
+
+
+@given(st.text(st.sampled_from("ab \n\t\r\x0b\x1f\x7f"), max_size=30))
+@settings(max_examples=500)
+def test_a_plain_text_is_folded_as_any_other(text: str) -> None:
+    marked = fold(f"{text}\u00e9") if text else "\u00e9"  # a letter outside ASCII takes the long way
+    assert fold(f"{text}x") == f"{marked[:-1]}x"

@@ -41,6 +41,7 @@ class Answer:
         times: The batch's stages.
         queue: Milliseconds that this prompt waited.
         batch_size: Prompts in the batch.
+        cached: Whether the verdict was kept from an earlier call; then all times are 0.
     """
 
     verdict: Verdict
@@ -48,6 +49,7 @@ class Answer:
     times: StageTimes
     queue: float
     batch_size: int
+    cached: bool = False
 
 
 Outcome = Answer | Exception

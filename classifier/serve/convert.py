@@ -183,6 +183,7 @@ def stage_times(answer: Answer) -> verdict_pb2.StageTimes:
         search_ms=answer.times.search,
         classify_ms=answer.times.classify,
         batch_size=answer.batch_size,
+        cached=answer.cached,
     )
 
 
@@ -209,6 +210,7 @@ def batch_response(ids: Sequence[str], outcomes: Sequence[Outcome]) -> classifie
         search_ms=sum(o.times.search for o in batches),
         classify_ms=sum(o.times.classify for o in batches),
         batch_size=sum(o.batch_size for o in batches),
+        cached=bool(batches) and all(o.cached for o in batches),
     )
     return classifier_pb2.BatchClassifyResponse(results=results, stage_times=total)
 

@@ -23,6 +23,7 @@ from classifier.config import Settings
 from classifier.runtime import open_runtime
 from classifier.serve.admin import AdminServicer
 from classifier.serve.batcher import Answer, MicroBatcher
+from classifier.serve.cache import VerdictCache
 from classifier.serve.drain import Drain
 from classifier.serve.edge import Edge
 from classifier.serve.generations import Generations
@@ -30,6 +31,7 @@ from classifier.serve.guard import guard_of
 from classifier.serve.listen import SPARE_RPCS, is_local, listen, options
 from classifier.serve.reload import Reloader
 from classifier.serve.services import ClassifierServicer, ExampleServicer
+from classifier.serve.warm import WARM_UP
 from classifier.serve.watch import Watch, open_watch
 
 _ORDINARY = "Could you explain how the tides work, and why there are two high ones each day? " * 3
@@ -75,6 +77,9 @@ async def _serve(generations: Generations, settings: Settings, announce: Callabl
         bulk_queue_seconds=settings.bulk_queue_seconds,
         on_batch=watch.batch,
     )
+    cache = VerdictCache(
+        generations.scorer, entries=settings.verdict_cache_entries, most_bytes=settings.verdict_cache_bytes
+    )
     drain = Drain()
     guard = guard_of(settings, local=is_local(settings))
     server = grpc.aio.server(
@@ -82,7 +87,8 @@ async def _serve(generations: Generations, settings: Settings, announce: Callabl
         options=options(settings),
         maximum_concurrent_rpcs=settings.max_concurrent_rpcs + SPARE_RPCS,
     )
-    classifier_pb2_grpc.add_ClassifierServiceServicer_to_server(ClassifierServicer(batcher, settings, drain), server)
+    servicer = ClassifierServicer(batcher, cache, settings, drain)
+    classifier_pb2_grpc.add_ClassifierServiceServicer_to_server(servicer, server)
     examples_pb2_grpc.add_ExampleServiceServicer_to_server(ExampleServicer(generations, settings), server)
     admin_pb2_grpc.add_AdminServiceServicer_to_server(AdminServicer(reloader), server)
     state = health.aio.HealthServicer()
@@ -97,10 +103,9 @@ async def _serve(generations: Generations, settings: Settings, announce: Callabl
     port = listen(server, settings)
     scoring = asyncio.create_task(batcher.run())
     scoring.add_done_callback(lambda _: stopping.set())  # a server that cannot score must not look alive
-    (warm,) = await batcher.submit(["warm up"])
-    if not isinstance(warm, Answer):
-        raise warm
-    await batcher.submit([_ORDINARY] * _WARM_PROMPTS)  # from which the queue learns its first rate
+    for warm in [*await batcher.submit(WARM_UP), *await batcher.submit([_ORDINARY] * _WARM_PROMPTS)]:
+        if not isinstance(warm, Answer):
+            raise warm
     metrics = watch.report(generations.scorer, batcher, settings)
     await server.start()
     for name in ("", *names):

@@ -1,7 +1,8 @@
 """The servicers: convert, call, convert."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
 import grpc
@@ -11,6 +12,7 @@ from classifier.config import Settings
 from classifier.errors import InvalidRequest, Overloaded, StillwatchError, TooManyItems
 from classifier.serve import convert
 from classifier.serve.batcher import Answer, MicroBatcher, Outcome, Urgency
+from classifier.serve.cache import VerdictCache, scope_of
 from classifier.serve.calls import note
 from classifier.serve.drain import Drain
 from classifier.serve.edge import log_unknown
@@ -27,9 +29,10 @@ T = TypeVar("T")
 class ClassifierServicer(classifier_pb2_grpc.ClassifierServiceServicer):
     """Scores prompts."""
 
-    def __init__(self, batcher: MicroBatcher, settings: Settings, drain: Drain) -> None:
-        """Score by the batcher, within the settings' limits; streams end with the drain."""
+    def __init__(self, batcher: MicroBatcher, cache: VerdictCache, settings: Settings, drain: Drain) -> None:
+        """Score by the batcher what the cache does not hold, within the settings' limits; streams end with the drain."""
         self._batcher = batcher
+        self._cache = cache
         self._drain = drain
         self._settings = settings
 
@@ -37,8 +40,7 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServiceServicer):
         self, request: classifier_pb2.ClassifyRequest, context: Context
     ) -> classifier_pb2.ClassifyResponse:
         """Score one prompt."""
-        text = convert.prompt_text(request.prompt)
-        (outcome,) = await self._batcher.submit([text], time_left=context.time_remaining())
+        (outcome,) = await self._answer([convert.prompt_text(request.prompt)], context, Urgency.SINGLE)
         if not isinstance(outcome, Answer):
             raise outcome
         note(outcome)
@@ -51,8 +53,7 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServiceServicer):
         _check_count(len(request.items), "items", self._settings.max_batch_items)
         texts = [_text_or_error(item.prompt) for item in request.items]
         good = [text for text in texts if isinstance(text, str)]
-        left = context.time_remaining()
-        scored = iter(await self._batcher.submit(good, time_left=left, urgency=Urgency.BATCH) if good else [])
+        scored = iter(await self._answer(good, context, Urgency.BATCH) if good else [])
         outcomes = [next(scored) if isinstance(text, str) else text for text in texts]
         for outcome in outcomes:
             note(outcome)
@@ -70,7 +71,7 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServiceServicer):
         async def answer(request: classifier_pb2.StreamClassifyRequest) -> None:
             nonlocal under_way
             try:
-                outcome = await self._outcome(request, context.time_remaining())
+                outcome = await self._outcome(request, context)
                 note(outcome)
                 async with writing:
                     await context.write(convert.stream_response(request.id, outcome))
@@ -85,12 +86,15 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServiceServicer):
                 under_way += 1
                 tasks.create_task(answer(request))
 
-    async def _outcome(self, request: classifier_pb2.StreamClassifyRequest, time_left: float | None) -> Outcome:
+    async def _answer(self, texts: Sequence[str], context: Context, urgency: Urgency) -> list[Outcome]:
+        submit = partial(self._batcher.submit, time_left=context.time_remaining(), urgency=urgency)
+        return await self._cache.answer(texts, submit, scope_of(context))
+
+    async def _outcome(self, request: classifier_pb2.StreamClassifyRequest, context: Context) -> Outcome:
         try:
             if not request.id:
                 raise InvalidRequest("id is missing: give each prompt of a stream an id of its own")
-            text = convert.prompt_text(request.prompt)
-            (outcome,) = await self._batcher.submit([text], time_left=time_left, urgency=Urgency.STREAM)
+            (outcome,) = await self._answer([convert.prompt_text(request.prompt)], context, Urgency.STREAM)
         except StillwatchError as error:
             return error
         _log_unforeseen(outcome, "StreamClassify")

@@ -377,6 +377,7 @@ class StageTimes(_message.Message):
     SEARCH_MS_FIELD_NUMBER: _builtins.int
     CLASSIFY_MS_FIELD_NUMBER: _builtins.int
     BATCH_SIZE_FIELD_NUMBER: _builtins.int
+    CACHED_FIELD_NUMBER: _builtins.int
     queue_ms: _builtins.float
     """queue_ms is this request's own time before its batch began."""
     tokenise_ms: _builtins.float
@@ -389,6 +390,10 @@ class StageTimes(_message.Message):
     """classify_ms covers head, aggregation and decision."""
     batch_size: _builtins.int
     """batch_size counts the prompts that were scored together."""
+    cached: _builtins.bool
+    """cached is true when the verdict was kept from an earlier call of the same caller with the same prompt, bundle and
+    index revision; then all times and batch_size are 0.
+    """
     def __init__(
         self,
         *,
@@ -398,10 +403,11 @@ class StageTimes(_message.Message):
         search_ms: _builtins.float = ...,
         classify_ms: _builtins.float = ...,
         batch_size: _builtins.int = ...,
+        cached: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "classify_ms", b"classify_ms", "encode_ms", b"encode_ms", "queue_ms", b"queue_ms", "search_ms", b"search_ms", "tokenise_ms", b"tokenise_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "cached", b"cached", "classify_ms", b"classify_ms", "encode_ms", b"encode_ms", "queue_ms", b"queue_ms", "search_ms", b"search_ms", "tokenise_ms", b"tokenise_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,14 @@
+"""Warming up: nothing is left to be loaded by the first callers."""
+
+from classifier import disguise, language, text
+from classifier.runtime import Runtime
+from classifier.serve.warm import WARM_UP
+
+
+def test_the_warm_up_loads_all_that_is_loaded_late(runtime: Runtime) -> None:
+    late = (disguise._lookalikes, language._identifier, text._mark_runs)
+    for part in late:
+        part.cache_clear()
+    verdicts = runtime.scorer.score(WARM_UP).verdicts
+    assert [part.cache_info().currsize for part in late] == [1, 1, 1]
+    assert max(verdict.inspected.windows for verdict in verdicts) > 2
