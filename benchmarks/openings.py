@@ -1,8 +1,10 @@
 """What the fuzzer opens: the ways that outside bytes take into the service."""
 
+import atexit
 import hashlib
 import json
 import random
+import shutil
 import tempfile
 from collections.abc import Mapping
 from io import BytesIO
@@ -124,6 +126,7 @@ def prepare_bundle() -> tuple[Path, Mapping[str, bytes]]:
     manifest["files"] = {name: hashlib.sha256(files[name]).hexdigest() for name in FILES}
     files[MANIFEST] = json.dumps(manifest).encode()
     folder = Path(tempfile.mkdtemp(prefix="stillwatch-fuzz-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     for name, data in files.items():
         (folder / name).write_bytes(data)
     open_bundle(folder, threads=1)

@@ -276,11 +276,12 @@ def _prompt(prompt: str | Body) -> classifier_pb2.Prompt:
 
 
 def _failure(error: Any) -> ServiceFailed:
-    reason = ""
+    info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+    wait = None
     for key, value in error.trailing_metadata() or ():
         if key == _DETAILS:
             for detail in status_pb2.Status.FromString(value).details:
-                info = error_details_pb2.ErrorInfo()
-                if detail.Unpack(info):
-                    reason = info.reason
-    return ServiceFailed(error.details() or "no answer from the server", error.code().name, reason)
+                detail.Unpack(info)
+                if detail.Unpack(retry):
+                    wait = retry.retry_delay.ToTimedelta().total_seconds()
+    return ServiceFailed(error.details() or "no answer from the server", error.code().name, info.reason, wait)

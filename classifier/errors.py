@@ -135,13 +135,15 @@ class ServiceFailed(StillwatchError):
     Attributes:
         code: The gRPC status code's name, for example "INVALID_ARGUMENT".
         reason: The ErrorInfo reason, for example "PROMPT_TOO_LONG"; "" when there is none.
+        retry_after: Seconds after which the server asks to be tried again; None when it does not.
     """
 
-    def __init__(self, message: str, code: str = "", reason: str = "") -> None:
-        """Hold the server's message, code and reason."""
+    def __init__(self, message: str, code: str = "", reason: str = "", retry_after: float | None = None) -> None:
+        """Hold the server's message, code and reason, and when to try again."""
         super().__init__(message)
         self.code = code
         self.reason = reason
+        self.retry_after = retry_after
 
 
 class MissingExtra(StillwatchError):

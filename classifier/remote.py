@@ -1,4 +1,4 @@
-"""Scores prompts on a server, in requests that fit its limits, trying again while its queue is full."""
+"""Scores prompts on a server, in requests that fit its limits, trying again as the server asks while it is full."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -13,6 +13,8 @@ from classifier.serve.status import RETRY_AFTER, status_of
 _MOST_ITEMS = 64
 _MOST_BYTES = 2**22
 _TRIES = 40
+_LONGEST_WAIT = 10.0
+"""Seconds before the next try, whatever the server asks for."""
 
 
 def score_remotely(prompts: Iterable[NamedPrompt], server: str) -> Iterator[classifier_pb2.BatchResult]:
@@ -61,10 +63,11 @@ def _ask(client: Client, prompts: list[NamedPrompt]) -> Iterable[classifier_pb2.
         try:
             return client.classify_batch([prompt.content for prompt in prompts]).results
         except ServiceFailed as error:
-            if error.reason != "QUEUE_FULL":
+            if error.reason not in ("QUEUE_FULL", "QUOTA_EXCEEDED"):
                 raise
-        time.sleep(RETRY_AFTER.total_seconds())
-    raise ServiceFailed("the server's queue stayed full: try again later", "RESOURCE_EXHAUSTED", "QUEUE_FULL")
+            wait = RETRY_AFTER.total_seconds() if error.retry_after is None else error.retry_after
+        time.sleep(min(wait, _LONGEST_WAIT))
+    raise ServiceFailed("the server stayed too busy: try again later", "RESOURCE_EXHAUSTED", "QUEUE_FULL")
 
 
 def _is_unicode(prompt: NamedPrompt) -> bool:
