@@ -1,6 +1,6 @@
 """Scoring on a busy server: it is tried again when the server asks for it, and given up in the end."""
 
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from stillwatch.v1 import classifier_pb2
@@ -18,7 +18,7 @@ class BusyClient:
     def __init__(self, _: str) -> None:
         pass
 
-    def __enter__(self) -> "BusyClient":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
