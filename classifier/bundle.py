@@ -16,6 +16,7 @@ import onnx
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from classifier.aggregate import Pooling
 from classifier.encoder import OnnxEncoder
 from classifier.errors import BundleRejected
 from classifier.evidence import width as evidence_width
@@ -94,7 +95,7 @@ def open_bundle(folder: Path, *, threads: int) -> Bundle:
         windows=_loaded(
             "head", lambda: WindowPlan(head_card.window_length, head_card.window_overlap, head_card.token_budget)
         ),
-        length_penalty=head_card.length_penalty,
+        pooling=Pooling(head_card.length_penalty, head_card.finer_offset),
         least_cosine=head_card.least_cosine,
     )
     examples = parse_examples(files["examples.jsonl"])
