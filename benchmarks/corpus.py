@@ -1,23 +1,34 @@
 """Prints the seed corpus's counts and its near-duplicate rate, as they stand in docs/corpus.md.
 
-Run:  .venv/bin/python benchmarks/corpus.py
+Run:  .venv/bin/python benchmarks/corpus.py [--against prompts.jsonl.gz]
+
+With a file of other prompts it also names the rows that share eight words in a row with one of them, so that what is
+measured with does not creep into what is trained on.
 """
 
+import argparse
+import re
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
 from classifier.bundle import open_bundle
 from classifier.config import Settings
 from classifier.corpus import SeedRow, load_corpus
+from classifier.train.labelled import read_evaluation
 from index.example import Label
 
 NEAR = 0.95
+WORDS = 8
 
 
 def main() -> None:
     """Print every table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("--against", type=Path, help="prompts, as `stillwatch evaluate` reads them")
+    given = parser.parse_args()
     rows = load_corpus()
     bundle = open_bundle(Settings().bundle, threads=2)
     cosines = bundle.vectors @ bundle.vectors.T
@@ -35,6 +46,16 @@ def main() -> None:
     for label in Label:
         own = [n for n, row in zip(lengths, rows, strict=True) if row.example.label == label]
         print(f"| {label} | " + " | ".join(f"{np.percentile(own, p):.0f}" for p in (5, 25, 50, 75, 95, 100)) + " |")
+    if given.against:
+        others = {run for row in read_evaluation(given.against) for run in _runs(row.text)}
+        shared = [row for row in rows if not others.isdisjoint(_runs(row.example.text))]
+        print(f"\n{len(shared)} rows share {WORDS} words in a row with a prompt of {given.against.name}:")
+        print("\n".join(f"{row.example.id} {row.domain}" for row in shared))
+
+
+def _runs(text: str) -> set[tuple[str, ...]]:
+    words = re.findall(r"\w+", text.lower())
+    return {tuple(words[start : start + WORDS]) for start in range(len(words) - WORDS + 1)}
 
 
 def _table(name: str, rows: list[SeedRow], values: Callable[[SeedRow], list[str]]) -> None:

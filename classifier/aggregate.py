@@ -16,6 +16,19 @@ Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
+class Pooling:
+    """How the extraction logits of many windows become one.
+
+    Attributes:
+        length_penalty: What each unit of ln(windows) takes, so that long prompts are not flagged for being long.
+        finer_offset: Taken from the logits of the finer windows, which are higher by chance than those of the others.
+    """
+
+    length_penalty: float = 0.0
+    finer_offset: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Strongest:
     """The view of a prompt with the highest extraction score.
 
@@ -34,18 +47,18 @@ class Strongest:
     as_sent: float
 
 
-def aggregate(logits: Floats, windows: int, length_penalty: float = 0.0) -> Floats:
+def aggregate(logits: Floats, windows: int, pooling: Pooling) -> Floats:
     """Bring the windows' logits to the prompt's.
 
-    Extraction takes the highest window: what is buried in a long prompt must not be diluted by what surrounds it. A
-    harvest scaffold shows best in a long window and a buried sentence in a short one, so the mean of the two scales'
-    highest is taken. The highest of many is higher by chance, which the penalty takes back. Techniques and capabilities
-    are the whole prompt's, and take the middle between the highest and the mean of the long windows.
+    Extraction takes the highest window of both scales: what is buried in a long prompt must not be diluted by what
+    surrounds it, and while a harvest scaffold shows best in a long window, a buried sentence does in a short one. The
+    highest of many is higher by chance, which the penalty takes back. Techniques and capabilities are the whole
+    prompt's, and take the middle between the highest and the mean of the long windows.
 
     Args:
         logits: (windows + finer windows, labels) float32, extraction first.
         windows: How many of them are of the first scale.
-        length_penalty: Taken from the extraction logit for each unit of ln(windows).
+        pooling: How extraction's are brought together.
 
     Returns:
         (labels,) float32.
@@ -53,18 +66,18 @@ def aggregate(logits: Floats, windows: int, length_penalty: float = 0.0) -> Floa
     long, short = logits[:windows], logits[windows:, 0]
     highest = long.max(axis=0)
     found = 0.5 * (highest + long.mean(axis=0))
-    extraction = 0.5 * (highest[0] + short.max()) if len(short) else highest[0]
-    found[0] = extraction - length_penalty * math.log(windows)
+    extraction = max(highest[0], short.max() - pooling.finer_offset) if len(short) else highest[0]
+    found[0] = extraction - pooling.length_penalty * math.log(windows)
     return np.asarray(found, np.float32)
 
 
-def strongest_view(prompt: Prepared, logits: Floats, length_penalty: float) -> Strongest:
+def strongest_view(prompt: Prepared, logits: Floats, pooling: Pooling) -> Strongest:
     """Find the view that speaks for a prompt.
 
     Args:
         prompt: The prompt.
         logits: (windows, labels) float32 of all its views, in order.
-        length_penalty: See aggregate.
+        pooling: How extraction's are brought together.
 
     Returns:
         The view with the highest extraction logit.
@@ -75,7 +88,7 @@ def strongest_view(prompt: Prepared, logits: Floats, length_penalty: float) -> S
         own = logits[row : row + view.count]
         first = len(view.windows) if view.finer else 0
         place = int(own[first:, 0].argmax())
-        totals = aggregate(own, len(view.windows), length_penalty).tolist()
+        totals = aggregate(own, len(view.windows), pooling).tolist()
         window = (view.finer or view.windows)[place]
         found.append(Strongest(number, window, row + first + place, totals, found[0].totals[0] if found else totals[0]))
         row += view.count

@@ -16,6 +16,7 @@ import onnx
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from classifier.aggregate import Pooling
 from classifier.encoder import Encoder, OnnxEncoder
 from classifier.errors import BundleRejected
 from classifier.evidence import width as evidence_width
@@ -101,7 +102,7 @@ def open_bundle(folder: Path, *, threads: int, held: Bundle | None = None) -> Bu
         windows=_loaded(
             "head", lambda: WindowPlan(head_card.window_length, head_card.window_overlap, head_card.token_budget)
         ),
-        length_penalty=head_card.length_penalty,
+        pooling=Pooling(head_card.length_penalty, head_card.finer_offset),
         least_cosine=head_card.least_cosine,
     )
     examples = held.examples if held and "examples.jsonl" in same else parse_examples(files["examples.jsonl"])

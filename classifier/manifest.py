@@ -39,6 +39,7 @@ class HeadCard(_Part):
         window_overlap: Tokens that two windows share.
         token_budget: The most tokens of a prompt that are encoded.
         length_penalty: Taken from the highest window's extraction logit for each unit of ln(windows).
+        finer_offset: Taken from the finer windows' extraction logits.
         least_cosine: A prompt with no example at least so near is not judged.
         canonical_version: The canonical text that training saw.
         lexical_version: The hashing of words that training saw.
@@ -56,6 +57,7 @@ class HeadCard(_Part):
     window_overlap: Annotated[int, Field(ge=0, le=509)]
     token_budget: Annotated[int, Field(gt=0, le=100_000)]
     length_penalty: Annotated[float, Field(ge=0, le=100)]
+    finer_offset: Annotated[float, Field(ge=-100, le=100)]
     least_cosine: Annotated[float, Field(ge=-1, le=1)]
     canonical_version: int
     lexical_version: int
@@ -78,8 +80,9 @@ class Manifest(_Part):
     Attributes:
         schema_version: The form of this manifest.
         version: The bundle's version, without the hash.
-        encoder: The published model that the encoder is made of.
+        encoder: The published model that the encoder is made of, and how.
         weights_sha256: That model's hash.
+        layers_sha256: The hash of the compact layers that stand in for the published ones.
         precision: The encoder's arithmetic.
         files: SHA-256 of every other file.
         head: What is known of the head.
@@ -89,6 +92,7 @@ class Manifest(_Part):
     version: Annotated[str, Field(pattern=r"^[0-9A-Za-z.-]{1,64}$")]
     encoder: str
     weights_sha256: Sha256
+    layers_sha256: Sha256
     precision: Literal["int8", "fp32"]
     files: dict[str, Sha256]
     head: HeadCard

@@ -2,13 +2,13 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from classifier import evidence, lexical, policy
-from classifier.aggregate import distribution, inspection, strongest_view
+from classifier.aggregate import Pooling, distribution, inspection, strongest_view
 from classifier.disguise import undisguise
 from classifier.encoder import Embeddings, Encoder, Tokens
 from classifier.errors import InvalidPrompt
@@ -48,8 +48,7 @@ class Model:
         calibration: For extraction first, then for each capability.
         thresholds: From which probability a prompt is reviewed or flagged.
         windows: How long prompts are cut.
-        length_penalty: What each unit of ln(windows) takes from the highest window's extraction logit, so that long
-            prompts are not flagged for being long.
+        pooling: How the windows' extraction logits become the prompt's.
         least_cosine: A prompt without an example at least so near is not judged.
     """
 
@@ -60,7 +59,7 @@ class Model:
     calibration: tuple[Calibration, ...]
     thresholds: Thresholds
     windows: WindowPlan
-    length_penalty: float = 0.0
+    pooling: Pooling = field(default_factory=Pooling)
     least_cosine: float = -1.0
 
 
@@ -244,7 +243,7 @@ class Scorer:
 
     def _verdict(self, prompt: Prepared, logits: Floats, neighbours: evidence.Neighbours, row: int) -> Verdict:
         model, labels = self.model, self.model.labels
-        found = strongest_view(prompt, logits, model.length_penalty)
+        found = strongest_view(prompt, logits, model.pooling)
         totals, window = found.totals, row + found.row
         repeated = evidence.repetition(neighbours.snapshot, prompt.text)
         extraction = totals[0] + repeated

@@ -1,5 +1,6 @@
 """`stillwatch bundle build`: the published weights, a head and the seed corpus become one bundle."""
 
+import hashlib
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -79,8 +80,9 @@ def build(
     manifest = {
         "schema_version": 1,
         "version": __version__,
-        "encoder": "sentence-transformers/all-MiniLM-L6-v2",
+        "encoder": "sentence-transformers/all-MiniLM-L6-v2, compacted",
         "weights_sha256": MODEL_SHA256,
+        "layers_sha256": hashlib.sha256(layers).hexdigest(),
         "precision": precision,
         "head": card.model_dump(mode="json"),
     }

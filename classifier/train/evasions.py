@@ -235,4 +235,5 @@ EVASIONS: Mapping[str, Evasion] = MappingProxyType(
         "split_messages": _split_messages,
     }
 )
-"""Each evasion by its name. The text of "split_messages" is the body of an OpenAI chat completion."""
+"""Each evasion by its name. The text of AS_BODY is the body of an OpenAI chat completion."""
+AS_BODY = "split_messages"

@@ -118,15 +118,18 @@ def snapshot_of(rows: Sequence[SeedRow], windows: Windows, embeddings: Floats) -
     return Snapshot(0, sides[0], sides[1])
 
 
-def evidence_of(rows: Sequence[SeedRow], windows: Windows, embeddings: Floats, labels: Labels) -> Floats:
-    """Neighbour evidence of every window, as if no example of the row's own domain were known.
+def evidence_of(
+    rows: Sequence[SeedRow], snapshot: Snapshot, embeddings: Floats, bases: Sequence[Sequence[int]], labels: Labels
+) -> Floats:
+    """Neighbour evidence of windows, as if no example of their rows' own domains were known.
 
-    The row itself is always left out; its domain is, too, because a new campaign's topic is a new one.
+    A row itself is always left out; its domain is, too, because a new campaign's topic is a new one.
 
     Args:
         rows: Seed rows.
-        windows: Their windows.
+        snapshot: The rows as the index holds them.
         embeddings: (w, d) float32 unit rows.
+        bases: For each window the numbers of the rows whose text may stand in it.
         labels: Techniques and capabilities.
 
     Returns:
@@ -135,6 +138,6 @@ def evidence_of(rows: Sequence[SeedRow], windows: Windows, embeddings: Floats, l
     kin: dict[str, set[str]] = defaultdict(set)
     for row in rows:
         kin[row.domain].add(row.example.id)
-    left_out = [frozenset(kin[rows[owner].domain]) for owner in windows.owners]
-    found = evidence.search_leaving_out(snapshot_of(rows, windows, embeddings), embeddings, left_out)
+    left_out = [frozenset[str]().union(*(kin[rows[number].domain] for number in numbers)) for numbers in bases]
+    found = evidence.search_leaving_out(snapshot, embeddings, left_out)
     return evidence.features(found, labels.techniques, labels.capabilities)

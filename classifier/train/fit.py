@@ -1,38 +1,32 @@
-"""Fits the head on the seed corpus: regularised linear models, calibrated on cross-validated scores."""
+"""Fits the head on the seed corpus, and calibrates it on cross-validated scores."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
 
 import numpy as np
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
+from scipy import sparse
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.model_selection import GroupKFold
 
-from classifier.aggregate import aggregate
+from classifier.aggregate import Pooling, aggregate
 from classifier.corpus import SeedRow
 from classifier.encoder import Encoder
 from classifier.scorer import Labels
-from classifier.train.features import (
-    Floats,
-    Targets,
-    Windows,
-    bags_of,
-    cut_windows,
-    evidence_of,
-    labels_of,
-    targets_of,
-)
-from classifier.train.linear import Examples, Linear, Scales, fit_linear
+from classifier.train.blend import Blend, fit_blend
+from classifier.train.features import Floats, Targets, Windows
+from classifier.train.linear import Examples, Scales
+from classifier.train.material import Material, gather
 from classifier.train.metrics import expected_calibration_error
 from classifier.windows import WindowPlan
 
 FOLDS = 5
 FLAG_FPR = 0.005
 REVIEW_FPR = 0.02
-HARD_WEIGHT = 0.4
-"""What a hard negative counts: they are 44 % of the benign rows, but not of anybody's traffic (decision 0008)."""
 FAMILIAR = 0.0005
 """Share of the seed corpus that would itself be called unfamiliar."""
 _SIMULATED = 20_000
@@ -40,27 +34,34 @@ _SIMULATED = 20_000
 Bools = NDArray[np.bool_]
 
 
+class Fitted(Protocol):
+    """A head that gives logits."""
+
+    def logits(self, features: Floats, bags: sparse.csr_matrix) -> Floats:
+        """(n, labels) float32 logits of (n, features) and (n, buckets)."""
+
+
 @dataclass(frozen=True, slots=True)
 class FittedHead:
-    """A linear head with all that was learnt about it.
+    """A head with all that was learnt about it.
 
     Attributes:
-        linear: The weights.
+        blend: The weights.
         labels: Techniques and capabilities.
         calibration: (1 + capabilities, 2) slope and offset: extraction first.
         review: The extraction probability from which a prompt is reviewed.
         flag: The extraction probability from which a prompt is flagged.
-        length_penalty: What each unit of ln(windows) takes from the extraction logit.
+        pooling: How windows' extraction logits become a prompt's.
         least_cosine: How near an example must be for a prompt to be judged.
         report: Cross-validated figures by name.
     """
 
-    linear: Linear
+    blend: Blend
     labels: Labels
     calibration: NDArray[np.float64]
     review: float
     flag: float
-    length_penalty: float
+    pooling: Pooling
     least_cosine: float
     report: dict[str, float]
 
@@ -87,91 +88,77 @@ def fit_head(
     Returns:
         The head.
     """
-    labels, scales = labels_of(rows), scales or Scales()
-    targets = targets_of(rows, labels)
-    progress("encoding the seed corpus")
-    windows = cut_windows([row.example.text for row in rows], encoder, plan)
-    embeddings = encoder.encode(windows.sequences)
-    progress("searching neighbours")
-    evidence = evidence_of(rows, windows, embeddings, labels)
-    hard = np.array([row.kind.startswith("hard_") for row in rows])
-    examples = _examples(windows, np.hstack([embeddings, evidence]), targets, hard)
+    scales = scales or Scales()
+    material = gather(rows, encoder, plan, seed=seed, progress=progress)
+    labels, targets, windows = material.labels, material.targets, material.windows
     progress("cross-validating over held-out domains")
-    domains = np.array([row.domain for row in rows])[windows.owners]
-    logits = cross_validate(examples, windows.finer, domains, scales, encoder.dimensions, seed)
-    penalty = length_penalty(logits[~examples.extraction & ~windows.finer, 0], seed)
-    held_out = _by_row(logits, windows, penalty)
+    domains = np.unique([row.domain for row in rows], return_inverse=True)[1]
+    fit = partial(fit_blend, scales=scales, dimensions=encoder.dimensions, seed=seed)
+    logits = cross_validate(material, domains, fit, seed)
+    benign = ~targets.extraction[windows.owners]
+    pooling = Pooling(
+        length_penalty(logits[benign & ~windows.finer, 0], seed),
+        finer_offset(logits[benign, 0], windows.finer[benign], windows.owners[benign]),
+    )
+    held_out = _by_row(logits, windows, pooling)
     calibration = np.array(
         [_platt(held_out[:, column], target) for column, target in _columns(targets, labels)], np.float64
     )
     progress("fitting on every row")
-    linear = fit_linear(examples.chosen(np.flatnonzero(~windows.finer)), scales, encoder.dimensions)
+    blend = fit(material.learnt)
     slope, offset = calibration[0]
     probability = 1 / (1 + np.exp(-(slope * held_out[:, 0] + offset)))
     benign = probability[~targets.extraction]
     flag = float(np.quantile(benign, 1 - FLAG_FPR))
     nearest = np.full(len(rows), -1.0, np.float32)
+    evidence = material.features[:, encoder.dimensions :]
     np.maximum.at(nearest, windows.owners, np.maximum(evidence[:, 0], evidence[:, 3]))
     return FittedHead(
-        linear=linear,
+        blend=blend,
         labels=labels,
         calibration=calibration,
         review=float(min(np.quantile(benign, 1 - REVIEW_FPR), flag)),
         flag=flag,
-        length_penalty=penalty,
+        pooling=pooling,
         least_cosine=float(np.quantile(nearest, FAMILIAR)),
         report=_report(held_out, probability, targets, labels),
     )
 
 
-def _examples(windows: Windows, features: Floats, targets: Targets, hard: Bools) -> Examples:
-    owners = windows.owners
-    counts = np.bincount(owners[~windows.finer], minlength=len(hard))
-    return Examples(
-        features=features,
-        bags=bags_of(windows.sequences),
-        owners=owners,
-        weights=np.where(hard, HARD_WEIGHT, 1.0)[owners] / np.sqrt(counts[owners]),
-        extraction=targets.extraction[owners],
-        techniques=targets.techniques[owners],
-        capabilities=targets.capabilities[owners],
-    )
-
-
 def cross_validate(
-    examples: Examples, finer: Bools, groups: NDArray[np.generic], scales: Scales, dimensions: int, seed: int
+    material: Material, groups: NDArray[np.integer], fit: Callable[[Examples], Fitted], seed: int
 ) -> Floats:
-    """Score every window with a head that saw no window of the same group.
+    """Score every window of the rows with a head that saw no window of the same group, nor a variant of its rows.
 
     Args:
-        examples: Windows of both scales; the head is fitted on those of the first.
-        finer: (w,) which are of the second.
-        groups: (w,) what is held out together.
-        scales: How strongly each kind of feature may speak.
-        dimensions: How many of the features are the embedding's.
+        material: The windows.
+        groups: (rows,) what is held out together.
+        fit: Fits a head; must be picklable.
         seed: Shuffles the folds.
 
     Returns:
         (w, labels) float32 logits.
     """
-    count = 1 + len(set(examples.techniques[examples.extraction].tolist())) + examples.capabilities.shape[1]
-    logits = np.zeros((len(groups), count), np.float32)
+    labels, windows = material.labels, material.windows
+    count = 1 + len(labels.techniques) + len(labels.capabilities)
+    logits = np.zeros((len(windows.owners), count), np.float32)
     folds = GroupKFold(FOLDS, shuffle=True, random_state=seed)
-    parts = list(folds.split(np.zeros(len(groups)), groups=groups))
+    parts = [test for _, test in folds.split(np.zeros(len(groups)), groups=groups)]
     heads = Parallel(n_jobs=-1)(
-        delayed(fit_linear)(examples.chosen(train[~finer[train]]), scales, dimensions) for train, _ in parts
+        delayed(fit)(material.learnt.chosen(np.flatnonzero(~np.isin(material.rows_of, part)))) for part in parts
     )
-    for (_, test), linear in zip(parts, heads, strict=True):
-        logits[test] = linear.logits(examples.features[test], examples.bags[test])
+    for part, head in zip(parts, heads, strict=True):
+        test = np.flatnonzero(np.isin(windows.owners, part))
+        logits[test] = head.logits(material.features[test], material.bags[test])
     return logits
 
 
-def _by_row(logits: Floats, windows: Windows, penalty: float) -> Floats:
+def _by_row(logits: Floats, windows: Windows, pooling: Pooling) -> Floats:
     ends = np.append(windows.first[1:], len(logits))
     long = np.add.reduceat(~windows.finer, windows.first)
     return np.stack(
         [
-            aggregate(logits[start:end], int(count), penalty)
+            aggregate(logits[start:end], int(count), pooling)
             for start, end, count in zip(windows.first, ends, long, strict=True)
         ]
     )
@@ -181,7 +168,7 @@ def length_penalty(benign: Floats, seed: int) -> float:
     """How fast the highest of n benign windows rises with ln(n), where the flag threshold lies.
 
     The windows of one long text are alike, so that their highest rises more slowly than that of windows drawn by
-    chance; half of the latter's slope is taken.
+    chance; a quarter of the latter's slope is taken.
 
     Args:
         benign: (w,) extraction logits of benign windows.
@@ -193,7 +180,24 @@ def length_penalty(benign: Floats, seed: int) -> float:
     random = np.random.default_rng(seed)
     lengths = 2 ** np.arange(7)
     highest = [np.quantile(random.choice(benign, (_SIMULATED, n)).max(axis=1), 1 - FLAG_FPR) for n in lengths]
-    return max(0.0, 0.5 * float(np.polyfit(np.log(lengths), highest, 1)[0]))
+    return max(0.0, 0.25 * float(np.polyfit(np.log(lengths), highest, 1)[0]))
+
+
+def finer_offset(benign: Floats, finer: Bools, owners: NDArray[np.int64]) -> float:
+    """How much higher the finer windows of benign texts score than their others, near the top.
+
+    Args:
+        benign: (w,) extraction logits of benign windows.
+        finer: (w,) which are of the second scale.
+        owners: (w,) the number of each window's row.
+
+    Returns:
+        The difference of the two scales' 99 % quantiles, over rows that are cut on both.
+    """
+    both = np.isin(owners, owners[finer])
+    if not both.any():
+        return 0.0
+    return float(np.quantile(benign[finer], 0.99) - np.quantile(benign[both & ~finer], 0.99))
 
 
 def _columns(targets: Targets, labels: Labels) -> list[tuple[int, Bools]]:

@@ -1,6 +1,7 @@
 """The linear head over embedding, neighbour evidence and words."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,8 @@ Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
 TELLING = 1.0
 """A window of a harvest prompt whose logit lies further under the prompt's highest is not learnt as harvesting."""
+HARD_WEIGHT = 0.4
+"""What a hard negative counts: they are 44 % of the benign rows, but not of anybody's traffic (decision 0008)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +33,7 @@ class Scales:
     embedding: float = 8.0
     evidence: float = 0.5
     words: float = 15.0
-    capability_words: float = 25.0
+    capability_words: float = 40.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +43,10 @@ class Examples:
     Attributes:
         features: (w, d + e) float32: unit embedding, then neighbour evidence.
         bags: (w, buckets) sparse: words.
-        owners: (w,) the number of each window's row.
+        owners: (w,) the number of each window's text.
         weights: (w,) what each window counts.
+        hard: (w,) whether a window is of a hard negative.
+        plain: (w,) whether a window is of a row as it is written, not of a variant.
         extraction: (w,) bool.
         techniques: (w,) int64, -1 for benign windows.
         capabilities: (w, capabilities) bool.
@@ -51,21 +56,60 @@ class Examples:
     bags: sparse.csr_matrix
     owners: NDArray[np.int64]
     weights: NDArray[np.float64]
+    hard: Bools
+    plain: Bools
     extraction: Bools
     techniques: NDArray[np.int64]
     capabilities: Bools
 
     def chosen(self, windows: NDArray[np.integer]) -> "Examples":
         """Some of the windows."""
-        return Examples(
-            self.features[windows],
-            self.bags[windows],
-            self.owners[windows],
-            self.weights[windows],
-            self.extraction[windows],
-            self.techniques[windows],
-            self.capabilities[windows],
-        )
+        return Examples(*(getattr(self, field.name)[windows] for field in fields(self)))
+
+    @property
+    def extraction_weights(self) -> NDArray[np.float64]:
+        """(w,) what each window counts for extraction: of a hard negative less."""
+        return self.weights * np.where(self.hard, HARD_WEIGHT, 1.0)
+
+
+def joined(parts: Sequence[Examples]) -> Examples:
+    """All windows of several, in order."""
+    columns = ([getattr(part, field.name) for part in parts] for field in fields(Examples))
+    return Examples(*(sparse.vstack(c).tocsr() if sparse.issparse(c[0]) else np.concatenate(c) for c in columns))
+
+
+@dataclass(frozen=True, slots=True)
+class Scaling:
+    """How features are brought to one scale before they are held back alike.
+
+    Attributes:
+        centre: (d + e,) float32; 0 for the embedding.
+        spread: (d + e,) float32.
+        rarity: (buckets,) float32, the inverse document frequency of each bucket.
+    """
+
+    centre: Floats
+    spread: Floats
+    rarity: Floats
+
+
+def scaling_of(examples: Examples, scales: Scales, dimensions: int) -> Scaling:
+    """The scaling that windows of rows as they are written set.
+
+    Args:
+        examples: Windows.
+        scales: How strongly each kind of feature may speak.
+        dimensions: How many of the features are the embedding's.
+
+    Returns:
+        The scaling.
+    """
+    plain = np.flatnonzero(examples.plain)
+    dense = examples.features[plain]
+    centre, spread = dense.mean(axis=0), dense.std(axis=0) + 1e-6
+    centre[:dimensions], spread[:dimensions] = 0.0, 1.0 / scales.embedding
+    spread[dimensions:] /= scales.evidence
+    return Scaling(centre, spread, _rarity(examples.bags[plain]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,54 +134,58 @@ class Linear:
         return np.asarray(features @ self.weights + words + self.bias, np.float32)
 
 
-def fit_linear(examples: Examples, scales: Scales, dimensions: int) -> Linear:
-    """Fit every label, twice: first on all windows, then without those that show nothing of their prompt's harvest.
+def fit_linear(examples: Examples, scales: Scales, scaling: Scaling) -> tuple[Linear, Examples]:
+    """Fit every label; extraction twice: on all windows, then without those that show nothing of their prompt's harvest.
+
+    Techniques are learnt from the windows of the second fit, capabilities from rows as they are written, each in full.
 
     Args:
         examples: Windows.
         scales: How strongly each kind of feature may speak.
-        dimensions: How many of the features are the embedding's.
+        scaling: Of the features; folded into the weights.
 
     Returns:
-        The head.
+        The head, and the windows of the second fit.
     """
-    first = _fit(examples, scales, dimensions, only_extraction=True)
+    first = _solved([_Task(examples, examples.extraction, examples.extraction_weights, scales.words)], scales, scaling)
     scores = first.logits(examples.features, examples.bags)[:, 0]
     highest = np.full(int(examples.owners.max()) + 1, -np.inf, np.float32)
     np.maximum.at(highest, examples.owners, scores)
     kept = ~examples.extraction | (scores >= highest[examples.owners] - TELLING)
-    return _fit(examples.chosen(np.flatnonzero(kept)), scales, dimensions)
+    telling, plain = examples.chosen(np.flatnonzero(kept)), examples.chosen(np.flatnonzero(examples.plain))
+    harvest = telling.chosen(np.flatnonzero(telling.extraction))
+    tasks = [
+        _Task(telling, telling.extraction, telling.extraction_weights, scales.words),
+        _Task(harvest, harvest.techniques, harvest.weights, scales.words),
+        *(_Task(plain, target, plain.weights, scales.capability_words) for target in plain.capabilities.T),
+    ]
+    return _solved(tasks, scales, scaling), telling
 
 
-def _fit(examples: Examples, scales: Scales, dimensions: int, *, only_extraction: bool = False) -> Linear:
-    """Fit the labels; the features' scaling is folded into the weights."""
-    dense = examples.features
-    centre, spread = dense.mean(axis=0), dense.std(axis=0) + 1e-6
-    centre[:dimensions], spread[:dimensions] = 0.0, 1.0 / scales.embedding
-    spread[dimensions:] /= scales.evidence
-    rarity = _rarity(examples.bags)
-    words = _normalised(examples.bags, rarity)
-    scaled = sparse.csr_matrix((dense - centre) / spread)
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """One label, or labels that exclude each other."""
+
+    examples: Examples
+    target: NDArray[np.generic]
+    weights: NDArray[np.float64]
+    words: float
+
+
+def _solved(tasks: Sequence[_Task], scales: Scales, scaling: Scaling) -> Linear:
     weights, lexical, offsets = [], [], []
-
-    def solve(target: NDArray[np.generic], among: Bools, scale: float) -> None:
-        inputs = sparse.hstack([scaled[among], words[among] * scale]).tocsr()
+    for task in tasks:
+        dense = sparse.csr_matrix((task.examples.features - scaling.centre) / scaling.spread)
+        inputs = sparse.hstack([dense, _normalised(task.examples.bags, scaling.rarity) * task.words]).tocsr()
         model = LogisticRegression(C=scales.regularisation, class_weight="balanced", max_iter=5_000)
-        model.fit(inputs, target[among], sample_weight=examples.weights[among])
+        model.fit(inputs, task.target, sample_weight=task.weights)
         weights.extend(model.coef_[:, : dense.shape[1]])
-        lexical.extend(model.coef_[:, dense.shape[1] :] * scale)
+        lexical.extend(model.coef_[:, dense.shape[1] :] * task.words)
         offsets.extend(model.intercept_)
-
-    everything = np.ones(len(dense), bool)
-    solve(examples.extraction, everything, scales.words)
-    if not only_extraction:
-        solve(examples.techniques, examples.extraction, scales.words)
-        for column in range(examples.capabilities.shape[1]):
-            solve(examples.capabilities[:, column], everything, scales.capability_words)
-    found = np.array(weights).T / spread[:, None]
-    bias = np.array(offsets) - centre @ found
-    halves = np.array(lexical, np.float16).T
-    return Linear(found.astype(np.float32), halves, rarity.astype(np.float16), bias.astype(np.float32))
+    found = np.array(weights).T / scaling.spread[:, None]
+    bias = np.array(offsets) - scaling.centre @ found
+    halves, rarity = np.array(lexical, np.float16).T, scaling.rarity.astype(np.float16)
+    return Linear(found.astype(np.float32), halves, rarity, bias.astype(np.float32))
 
 
 def _rarity(bags: sparse.csr_matrix) -> Floats:

@@ -16,19 +16,23 @@ from classifier.head import OnnxHead
 from classifier.lexical import LEXICAL_VERSION
 from classifier.manifest import HeadCard
 from classifier.text import CANONICAL_VERSION
+from classifier.train.blend import SHARE, Blend
 from classifier.train.features import bags_of
 from classifier.train.fit import FittedHead
-from classifier.train.linear import Linear
 from classifier.windows import WindowPlan
 from index.example import content_fingerprint
 
 PARITY = 1e-4
 
 
-def head_graph(head: FittedHead) -> bytes:
+def head_graph(blend: Blend) -> bytes:
     """The head as ONNX: "features" (n, width), "buckets" and "counts" (n, terms) to "logits" (n, labels) float32."""
-    linear = head.linear
+    linear, network = blend.linear, blend.network
     width, labels = linear.weights.shape
+    correction = np.zeros((len(network.output), labels), np.float32)
+    correction[:, 0] = SHARE * network.output
+    bias = linear.bias.copy()
+    bias[0] += SHARE * network.bias
     inputs = [
         helper.make_tensor_value_info("features", TensorProto.FLOAT, ["n", width]),
         helper.make_tensor_value_info("buckets", TensorProto.INT64, ["n", "terms"]),
@@ -37,7 +41,10 @@ def head_graph(head: FittedHead) -> bytes:
     logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", labels])
     constants: dict[str, NDArray[np.generic]] = {
         "weights": linear.weights,
-        "bias": linear.bias,
+        "bias": bias,
+        "hidden": network.hidden,
+        "offsets": network.offsets,
+        "correction": correction,
         "rarity_16": linear.rarity,
         "lexical_16": linear.lexical,
         "columns": np.array([1], np.int64),
@@ -56,7 +63,10 @@ def head_graph(head: FittedHead) -> bytes:
         helper.make_node("MatMul", ["row", "weighed"], ["summed"]),
         helper.make_node("Squeeze", ["summed", "columns"], ["from_words"]),
         helper.make_node("Gemm", ["features", "weights", "bias"], ["from_features"]),
-        helper.make_node("Add", ["from_features", "from_words"], ["logits"]),
+        helper.make_node("Gemm", ["features", "hidden", "offsets"], ["given"]),
+        helper.make_node("Relu", ["given"], ["units"]),
+        helper.make_node("MatMul", ["units", "correction"], ["corrected"]),
+        helper.make_node("Sum", ["from_features", "from_words", "corrected"], ["logits"]),
     ]
     tensors = [numpy_helper.from_array(value, name) for name, value in constants.items()]
     graph = helper.make_graph(nodes, "head", inputs, [logits], tensors)
@@ -66,13 +76,13 @@ def head_graph(head: FittedHead) -> bytes:
     return data
 
 
-def largest_difference(data: bytes, linear: Linear, seed: int) -> float:
+def largest_difference(data: bytes, blend: Blend, seed: int) -> float:
     """How far the exported head's logits are from the fitted head's, on random windows."""
     random = np.random.default_rng(seed)
-    features = random.normal(0, 0.3, (64, len(linear.weights))).astype(np.float32)
+    features = random.normal(0, 0.3, (64, len(blend.linear.weights))).astype(np.float32)
     sequences = [random.integers(0, 30_000, length).tolist() for length in range(64)]
     found = OnnxHead(data).logits(features, lexical.terms(sequences))
-    return float(np.abs(found - linear.logits(features, bags_of(sequences))).max())
+    return float(np.abs(found - blend.logits(features, bags_of(sequences))).max())
 
 
 def write_head(
@@ -101,8 +111,8 @@ def write_head(
     Raises:
         BundleRejected: When the exported graph's logits differ from the fitted head's.
     """
-    data = head_graph(head)
-    apart = largest_difference(data, head.linear, seed)
+    data = head_graph(head.blend)
+    apart = largest_difference(data, head.blend, seed)
     if apart > PARITY:
         raise BundleRejected(f"the exported head is off by {apart:.2g}, at most {PARITY:.0e} is allowed: not written")
     card = HeadCard.model_validate(
@@ -114,7 +124,8 @@ def write_head(
             "window_length": plan.length,
             "window_overlap": plan.overlap,
             "token_budget": plan.budget,
-            "length_penalty": round(head.length_penalty, 4),
+            "length_penalty": round(head.pooling.length_penalty, 4),
+            "finer_offset": round(head.pooling.finer_offset, 4),
             "least_cosine": round(head.least_cosine, 4),
             "canonical_version": CANONICAL_VERSION,
             "lexical_version": LEXICAL_VERSION,

@@ -15,7 +15,7 @@ from classifier.errors import DataRejected
 from classifier.rows import read_rows
 from classifier.scorer import Scorer
 from classifier.train.buried import LongRow, measure_buried
-from classifier.train.evasions import EVASIONS, Evasion
+from classifier.train.evasions import AS_BODY, EVASIONS, Evasion
 from classifier.train.judged import Judged, judge, share
 from classifier.train.labelled import EvaluationRow, drawn
 from classifier.train.losses import Loss, loss
@@ -30,7 +30,6 @@ LONG_SAMPLE = 150
 SHORT_TOKENS = 600
 """The longest prompts that are buried."""
 LONG_TOKENS = (2_000, 8_000)
-_AS_BODY = "split_messages"
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,4 +250,4 @@ class _Sample:
         # Each row and evasion has a generator of its own, so that adding one changes none of the others.
         random = np.random.default_rng([self.seed, zlib.crc32(name.encode()), number])
         text = evade(self.rows[number].text, random, self.padding)
-        return body_text(text.encode()) if name == _AS_BODY else text
+        return body_text(text.encode()) if name == AS_BODY else text

@@ -1,0 +1,236 @@
+"""Compares heads on what they did not see: one technique and a part of the domains are held out at a time.
+
+With a file of labelled prompts, such as ../shared/eval/prompts-dev.jsonl.gz, each head is fitted on the whole corpus as
+well and measured on its strict rows. Nothing of that file is trained on. It takes some twenty minutes.
+
+Run:  .venv/bin/python benchmarks/heads.py [prompts.jsonl.gz]
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.decomposition import TruncatedSVD
+from sklearn.ensemble import HistGradientBoostingClassifier
+
+from classifier import evidence
+from classifier.aggregate import Pooling, aggregate
+from classifier.bundle import open_bundle
+from classifier.config import Settings
+from classifier.corpus import SeedRow, load_corpus
+from classifier.disguise import undisguise
+from classifier.encoder import Encoder
+from classifier.structure import NAMES, structure
+from classifier.text import fold
+from classifier.train.blend import fit_blend
+from classifier.train.features import Floats, bags_of, snapshot_of
+from classifier.train.labelled import read_evaluation
+from classifier.train.linear import Examples, Scales, fit_linear, scaling_of
+from classifier.train.material import Material, gather
+from classifier.train.metrics import Ranking, auroc, recall_at
+from classifier.train.network import fit_network
+from classifier.windows import WindowPlan, cut, cut_finer
+
+SEED = 0
+COMPONENTS = 128
+Scores = Callable[[Floats, Any], Floats]
+
+
+class Fit(Protocol):
+    """Fits a head on windows."""
+
+    def __call__(self, examples: Examples, dimensions: int) -> Scores:
+        """A function from (n, features) and (n, buckets) to (n,) extraction logits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Windows of prompts to score.
+
+    Attributes:
+        features: (w, d + e + structure) float32.
+        bags: (w, buckets) sparse.
+        owners: (w,) the number of each window's view.
+        finer: (w,) which are of the second scale.
+        prompts: (views,) the number of each view's prompt.
+    """
+
+    features: Floats
+    bags: Any
+    owners: NDArray[np.int64]
+    finer: NDArray[np.bool_]
+    prompts: NDArray[np.int64]
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("file", nargs="?", type=Path, help="labelled prompts, as `stillwatch evaluate` reads them")
+    given = parser.parse_args()
+    encoder = open_bundle(Settings().bundle, threads=2).model.encoder
+    rows, plan = load_corpus(), WindowPlan()
+    material = gather(rows, encoder, plan, seed=SEED, progress=_say)
+    material = with_structure(material, rows)
+    dev = None if given.file is None else _asked_of_file(given.file, material, rows, encoder, plan)
+    print("Extraction AUROC, recall at 1 % and at 0.1 % false positives; time to fit on the whole corpus.\n")
+    print("| head | held-out techniques and domains | dev rows, strict | fit |\n|---|---|---|---:|")
+    for name, fit in heads().items():
+        _say(name)
+        held_out = _held_out(material, rows, fit, encoder.dimensions)
+        truth = material.targets.extraction
+        started = time.perf_counter()
+        score = fit(material.learnt, encoder.dimensions)
+        seconds = time.perf_counter() - started
+        on_dev = "" if dev is None else _figures(_scored(score, dev[0]), dev[1])
+        print(f"| {name} | {_figures(held_out, truth)} | {on_dev} | {seconds:.0f} s |", flush=True)
+
+
+def heads() -> dict[str, Fit]:
+    """The heads by name."""
+    return {
+        "linear, rows as written": lambda e, d: _linear(e.chosen(np.flatnonzero(e.plain)), d),
+        "linear, with variants": _linear,
+        "networks on embedding and neighbours": _networks,
+        "gradient boosting on embedding, neighbours, structure and word components": _boosted,
+        "linear, with structural features": lambda e, d: _linear(e, d, structural=True),
+        "linear + 0.5 gradient boosting": _both(_linear, _boosted, 0.5),
+        "**linear + 0.5 networks (shipped)**": _blend,
+    }
+
+
+def _linear(examples: Examples, dimensions: int, *, structural: bool = False) -> Scores:
+    own = examples if structural else _without_structure(examples)
+    linear, _ = fit_linear(own, Scales(), scaling_of(own, Scales(), dimensions))
+    width = own.features.shape[1]
+    return lambda features, bags: linear.logits(features[:, :width], bags)[:, 0]
+
+
+def _blend(examples: Examples, dimensions: int) -> Scores:
+    own = _without_structure(examples)
+    blend = fit_blend(own, Scales(), dimensions, SEED)
+    width = own.features.shape[1]
+    return lambda features, bags: blend.logits(features[:, :width], bags)[:, 0]
+
+
+def _networks(examples: Examples, dimensions: int) -> Scores:
+    own = _without_structure(examples)
+    scaling = scaling_of(own, Scales(), dimensions)
+    _, telling = fit_linear(own, Scales(), scaling)
+    network = fit_network(
+        telling.features, telling.extraction, telling.extraction_weights, scaling.centre, scaling.spread, SEED
+    )
+    width = own.features.shape[1]
+    return lambda features, bags: network.logits(features[:, :width])
+
+
+def _boosted(examples: Examples, dimensions: int) -> Scores:
+    _, chosen = fit_linear(examples, Scales(), scaling_of(examples, Scales(), dimensions))
+    words = TruncatedSVD(COMPONENTS, random_state=SEED).fit(chosen.bags)
+    weights, truth = chosen.extraction_weights, chosen.extraction
+    balanced = weights * np.where(truth, 1 / weights[truth].sum(), 1 / weights[~truth].sum()) * len(truth)
+    model = HistGradientBoostingClassifier(
+        max_iter=200, learning_rate=0.08, max_leaf_nodes=15, l2_regularization=1.0, random_state=SEED
+    ).fit(np.hstack([chosen.features, words.transform(chosen.bags)]), truth, sample_weight=balanced)
+    return lambda features, bags: np.asarray(
+        model.decision_function(np.hstack([features, words.transform(bags)])), np.float32
+    )
+
+
+def _both(first: Fit, second: Fit, share: float) -> Fit:
+    def fit(examples: Examples, dimensions: int) -> Scores:
+        one, other = first(examples, dimensions), second(examples, dimensions)
+        return lambda features, bags: one(features, bags) + np.float32(share) * other(features, bags)
+
+    return fit
+
+
+def _without_structure(examples: Examples) -> Examples:
+    return replace(examples, features=examples.features[:, : -len(NAMES)])
+
+
+def with_structure(material: Material, rows: Sequence[SeedRow]) -> Material:
+    """The material with structural features of each window's whole text; a variant has those of its row."""
+    found = structure([fold(row.example.text) for row in rows])
+    return replace(
+        material,
+        features=np.hstack([material.features, found[material.windows.owners]]),
+        learnt=replace(material.learnt, features=np.hstack([material.learnt.features, found[material.rows_of]])),
+    )
+
+
+def _held_out(material: Material, rows: Sequence[SeedRow], fit: Fit, dimensions: int) -> NDArray[np.float64]:
+    """Score every row by a head that saw neither its technique nor its domain; a benign row's domain only."""
+    techniques = sorted({row.example.technique for row in rows if row.example.technique})
+    domains, of_rows = np.unique([row.domain for row in rows], return_inverse=True)
+    fold_of = np.random.default_rng(SEED).integers(len(techniques), size=len(domains))
+    asked = Asked(
+        material.features, material.bags, material.windows.owners, material.windows.finer, np.arange(len(rows))
+    )
+    scores = np.zeros(len(rows))
+    for number, technique in enumerate(techniques):
+        _say(f"  without {technique}")
+        own = np.array([row.example.technique == technique for row in rows])
+        tested = np.where(material.targets.extraction, own, fold_of[of_rows] == number)
+        unseen = np.isin(of_rows, of_rows[tested]) | own
+        score = fit(material.learnt.chosen(np.flatnonzero(~unseen[material.rows_of])), dimensions)
+        scores[tested] = _scored(score, asked)[tested]
+    return scores
+
+
+def _asked_of_file(
+    file: Path, material: Material, rows: Sequence[SeedRow], encoder: Encoder, plan: WindowPlan
+) -> tuple[Asked, NDArray[np.bool_]]:
+    strict = [row for row in read_evaluation(file) if row.strict]
+    _say(f"encoding {len(strict)} rows of {file.name}")
+    texts, prompts = [], []
+    for number, row in enumerate(strict):
+        undone = undisguise(form := fold(row.text), encoder.ranks)
+        texts += [form] if undone is None else [form, undone.text]
+        prompts += [number] * (1 if undone is None else 2)
+    sequences, owners, finer = [], [], []
+    for view, tokens in enumerate(encoder.tokenise(texts)):
+        for windows, second in ((cut(len(tokens.ids), plan), False), (cut_finer(len(tokens.ids), plan), True)):
+            sequences += [tokens.ids[window.start : window.end] for window in windows]
+            owners += [view] * len(windows)
+            finer += [second] * len(windows)
+    embeddings = encoder.encode(sequences)
+    snapshot = snapshot_of(rows, material.windows, material.features[:, : encoder.dimensions])
+    found = evidence.search(snapshot, embeddings)
+    near = evidence.features(found, material.labels.techniques, material.labels.capabilities)
+    shapes = structure(texts)[np.array(owners)]
+    asked = Asked(
+        np.hstack([embeddings, near, shapes]), bags_of(sequences), np.array(owners), np.array(finer), np.array(prompts)
+    )
+    return asked, np.array([row.extraction for row in strict])
+
+
+def _scored(score: Scores, asked: Asked) -> NDArray[np.float64]:
+    """(prompts,) the highest view of each, pooled without a length penalty."""
+    logits = score(asked.features, asked.bags)[:, None]
+    found = np.full(int(asked.prompts.max()) + 1, -np.inf)
+    starts = np.searchsorted(asked.owners, np.arange(len(asked.prompts)))
+    for view, (start, end) in enumerate(zip(starts, [*starts[1:], len(logits)], strict=True)):
+        long = int((~asked.finer[start:end]).sum())
+        found[asked.prompts[view]] = max(
+            found[asked.prompts[view]], float(aggregate(logits[start:end], long, Pooling())[0])
+        )
+    return found
+
+
+def _figures(scores: NDArray[np.float64], truth: NDArray[np.bool_]) -> str:
+    curve = Ranking(scores, truth).curve(np.ones(len(truth)))
+    return " / ".join(f"{figure(curve):.3f}" for figure in (auroc, recall_at(0.01), recall_at(0.001)))
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""What training is made of: variants of rows, the two parts of the head, its export, and how windows are pooled."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+from classifier.aggregate import Pooling, aggregate
+from classifier.corpus import SeedRow, load_corpus
+from classifier.encoder import HashEncoder
+from classifier.lexical import BUCKETS, terms
+from classifier.text import fold
+from classifier.train.blend import SHARE, Blend, fit_blend
+from classifier.train.features import bags_of
+from classifier.train.fit import finer_offset, length_penalty
+from classifier.train.linear import Examples, Scales, joined
+from classifier.train.network import fit_network
+from classifier.train.publish import PARITY, head_graph, largest_difference
+from classifier.train.variants import AMONG, Variant, cut_variants, variants
+from classifier.windows import WindowPlan
+from index.example import Label
+
+DIMENSIONS = 8
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[SeedRow]:
+    return load_corpus()[::60]
+
+
+@pytest.fixture(scope="module")
+def found(rows: list[SeedRow]) -> list[Variant]:
+    return variants(rows, 3)
+
+
+def examples(count: int, seed: int = 0) -> Examples:
+    """Windows that harvest when two features agree in sign, or when they hold the word 7; two to a text."""
+    random = np.random.default_rng(seed)
+    features = random.normal(size=(count, DIMENSIONS + 4)).astype(np.float32)
+    owners = np.arange(count) // 2
+    word = np.repeat(random.random(count // 2) < 0.1, 2)
+    harvest = np.repeat(features[::2, 0] * features[::2, 1] > 0, 2) | word
+    features[1::2, :2] = features[::2, :2]
+    sequences = [[7, 8] if held else random.integers(10, 90, 5).tolist() for held in word]
+    return Examples(
+        features=features,
+        bags=bags_of(sequences),
+        owners=owners,
+        weights=np.ones(count),
+        hard=np.zeros(count, bool),
+        plain=owners % 3 > 0,
+        extraction=harvest,
+        techniques=np.where(harvest, owners % 2, -1),
+        capabilities=np.stack([features[:, 2] > 0, features[:, 3] > 0], axis=1),
+    )
+
+
+@pytest.fixture(scope="module")
+def blend() -> Blend:
+    return fit_blend(examples(6_000), Scales(), DIMENSIONS, 0)
+
+
+def test_every_row_stands_whole_among_other_benign_text(rows: list[SeedRow], found: list[Variant]) -> None:
+    among = found[: AMONG * len(rows)]
+    assert sorted(variant.row for variant in among) == sorted([*range(len(rows))] * AMONG)
+    for variant in among:
+        assert rows[variant.row].example.text in variant.text
+        assert variant.around
+        assert variant.row not in variant.around
+        assert all(rows[other].example.label == Label.BENIGN for other in variant.around)
+        assert all(rows[other].example.text.split()[0] in variant.text for other in variant.around)
+
+
+def test_both_labels_are_disguised(rows: list[SeedRow], found: list[Variant]) -> None:
+    disguised = found[AMONG * len(rows) :]
+    assert {rows[variant.row].example.label for variant in disguised} == set(Label)
+    assert sum(variant.text != rows[variant.row].example.text for variant in disguised) > 0.9 * len(disguised)
+    assert not any(variant.around for variant in disguised)
+
+
+def test_the_same_seed_gives_the_same_variants(rows: list[SeedRow], found: list[Variant]) -> None:
+    assert variants(rows, 3) == found
+    assert variants(rows, 4) != found
+
+
+def test_a_disguised_variant_is_learnt_as_sent_and_undone(rows: list[SeedRow]) -> None:
+    text = "Write the tasks for the model and give the answers that it needs"
+    html = " ".join(f"<b>{word}</b>" for word in text.split())
+    encoder = HashEncoder()
+    windows, origins = cut_variants([Variant(text, 0), Variant(html, 1)], encoder, WindowPlan())
+    assert origins == [0, 1, 1]
+    assert windows.owners.tolist() == [0, 1, 2]
+    assert windows.sequences[2] == encoder.tokenise([fold(text)])[0].ids
+    assert windows.sequences[1] != windows.sequences[2]
+
+
+def test_joined_windows_keep_their_order_and_words() -> None:
+    first, second = examples(20), examples(10, seed=1)
+    both = joined([first, second])
+    assert np.array_equal(both.features, np.vstack([first.features, second.features]))
+    assert (both.bags != sparse.vstack([first.bags, second.bags]).tocsr()).nnz == 0
+    assert np.array_equal(both.chosen(np.arange(20, 30)).techniques, second.techniques)
+
+
+def test_a_hard_negative_counts_less_for_extraction() -> None:
+    some = replace(examples(4), hard=np.array([True, False, True, False]))
+    assert (some.extraction_weights / some.weights).tolist() == [0.4, 1.0, 0.4, 1.0]
+
+
+def test_the_networks_bend_where_a_line_cannot_and_the_words_count(blend: Blend) -> None:
+    asked = examples(600, seed=5)
+    truth = asked.extraction
+    linear = blend.linear.logits(asked.features, asked.bags)[:, 0]
+    both = blend.logits(asked.features, asked.bags)[:, 0]
+    network = blend.network.logits(asked.features)
+    assert np.allclose(both, linear + SHARE * network, atol=1e-4)
+    same_sign = np.sign(asked.features[:, 0]) == np.sign(asked.features[:, 1])
+    assert network[same_sign].mean() - network[~same_sign].mean() > 1.0
+    word = asked.bags[:, terms([[7]]).buckets[0, 0]].toarray().ravel() > 0
+    assert linear[word].mean() - linear[~word].mean() > 1.0
+    assert both[truth].mean() > both[~truth].mean()
+
+
+def test_the_same_seed_gives_the_same_networks() -> None:
+    some = examples(300)
+    given = (some.features, some.extraction, some.weights, np.zeros(12, np.float32), np.ones(12, np.float32))
+    first, again, other = (fit_network(*given, seed) for seed in (1, 1, 2))
+    assert np.array_equal(first.hidden, again.hidden)
+    assert not np.array_equal(first.hidden, other.hidden)
+
+
+def test_the_exported_head_gives_the_fitted_ones_logits(blend: Blend) -> None:
+    assert blend.linear.lexical.shape[0] == BUCKETS
+    assert largest_difference(head_graph(blend), blend, 0) < PARITY
+    moved = replace(blend, network=replace(blend.network, bias=blend.network.bias + 1.0))
+    assert largest_difference(head_graph(blend), moved, 0) == pytest.approx(SHARE, abs=0.01)
+
+
+def test_the_finer_windows_offset_is_how_much_higher_benign_ones_score() -> None:
+    random = np.random.default_rng(0)
+    finer = np.arange(30_000) % 3 > 0
+    benign = (random.normal(size=30_000) + 0.7 * finer).astype(np.float32)
+    owners = np.arange(30_000) // 3
+    assert finer_offset(benign, finer, owners) == pytest.approx(0.7, abs=0.1)
+    assert finer_offset(benign, np.zeros(30_000, bool), owners) == 0.0
+
+
+def test_the_length_penalty_is_never_negative_and_grows_with_spread() -> None:
+    random = np.random.default_rng(0)
+    narrow, wide = (random.normal(0, s, 5_000).astype(np.float32) for s in (0.1, 1.0))
+    assert 0 <= length_penalty(narrow, 0) < length_penalty(wide, 0)
+
+
+def test_extraction_takes_the_highest_window_and_capabilities_the_middle() -> None:
+    logits = np.array([[1.0, 4.0], [3.0, 0.0], [4.0, 9.0]], np.float32)
+    long_only = aggregate(logits[:2], 2, Pooling(length_penalty=0.5))
+    assert long_only.tolist() == pytest.approx([3.0 - 0.5 * np.log(2), 3.0])
+    assert aggregate(logits, 2, Pooling(0.0, 0.4)).tolist() == pytest.approx([3.6, 3.0])
+    assert aggregate(logits, 2, Pooling(0.0, 1.5)).tolist() == pytest.approx([3.0, 3.0])
