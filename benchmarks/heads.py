@@ -1,4 +1,4 @@
-"""Compares heads on what they did not see: two techniques and a part of the domains are held out at a time.
+"""Compares heads on what they did not see: one or two techniques and a part of the domains are held out at a time.
 
 With a file of labelled prompts, such as ../shared/eval/prompts-dev.jsonl.gz, each head is fitted on the whole corpus as
 well and measured on its strict rows. Nothing of that file is trained on. It takes about half an hour.
@@ -29,8 +29,8 @@ from classifier.disguise import undisguise
 from classifier.encoder import Encoder
 from classifier.structure import NAMES, structure
 from classifier.text import fold
-from classifier.train.blend import fit_blend
-from classifier.train.features import Floats, bags_of, snapshot_of
+from classifier.train.blend import SHARE, fit_blend
+from classifier.train.features import FOLDS, Floats, bags_of, evidence_of, snapshot_of
 from classifier.train.labelled import read_evaluation
 from classifier.train.linear import Examples, Scales, fit_linear, scaling_of
 from classifier.train.material import Material, gather
@@ -40,7 +40,6 @@ from classifier.windows import WindowPlan, cut, cut_finer
 
 SEED = 0
 COMPONENTS = 128
-FOLDS = 5
 Scores = Callable[[Floats, Any], Floats]
 
 
@@ -102,7 +101,7 @@ def heads() -> dict[str, Fit]:
         "gradient boosting on embedding, neighbours, structure and word components": _boosted,
         "linear, with structural features": lambda e, d: _linear(e, d, structural=True),
         "linear + 0.5 gradient boosting": _both(_linear, _boosted, 0.5),
-        "**linear + 0.5 networks (shipped)**": _blend,
+        f"**linear + {SHARE} networks (shipped)**": _blend,
     }
 
 
@@ -167,7 +166,10 @@ def with_structure(material: Material, rows: Sequence[SeedRow]) -> Material:
 
 
 def _held_out(material: Material, rows: Sequence[SeedRow], fit: Fit, dimensions: int) -> NDArray[np.float64]:
-    """Score every row by a head that saw neither its technique nor its domain; a benign row's domain only."""
+    """Score every row by a head that saw neither its technique nor its domain; a benign row's domain only.
+
+    What is held out stands in no variant that is learnt, and is no neighbour of anything.
+    """
     techniques = sorted({row.example.technique for row in rows if row.example.technique})
     fold_of_technique = {technique: number % FOLDS for number, technique in enumerate(techniques)}
     domains, of_rows = np.unique([row.domain for row in rows], return_inverse=True)
@@ -178,17 +180,35 @@ def _held_out(material: Material, rows: Sequence[SeedRow], fit: Fit, dimensions:
             for number, row in enumerate(rows)
         ]
     )
-    asked = Asked(
-        material.features, material.bags, material.windows.owners, material.windows.finer, np.arange(len(rows))
-    )
-    known = [~np.isin(of_rows, of_rows[folds == fold]) & (folds != fold) for fold in range(FOLDS)]
     parts = Parallel(n_jobs=2)(
         delayed(_fitted_and_scored)(
-            material.learnt.chosen(np.flatnonzero(kept[material.rows_of])), asked, fit, dimensions
+            *_held(material, rows, np.isin(of_rows, of_rows[folds == fold]), dimensions), fit, dimensions
         )
-        for kept in known
+        for fold in range(FOLDS)
     )
     return np.choose(folds, parts)
+
+
+def _held(
+    material: Material, rows: Sequence[SeedRow], unseen: NDArray[np.bool_], dimensions: int
+) -> tuple[Examples, Asked]:
+    """What is learnt and what is asked when some rows are not known."""
+    own, learnt, last = material.features[:, :dimensions], material.without(unseen), -len(NAMES)
+    snapshot = snapshot_of(rows, material.windows, own, ~unseen)
+    bases = [(owner,) for owner in material.windows.owners.tolist()]
+    near = evidence_of(rows, snapshot, own, bases, material.labels)
+    asked = Asked(
+        np.hstack([own, near, material.features[:, last:]]),
+        material.bags,
+        material.windows.owners,
+        material.windows.finer,
+        np.arange(len(rows)),
+    )
+    some = material.learnt.chosen(learnt)
+    standing = material.standing[learnt]
+    bases = [tuple(row.tolist()) for row in np.split(standing.indices, standing.indptr[1:-1])]
+    near = evidence_of(rows, snapshot, some.features[:, :dimensions], bases, material.labels)
+    return replace(some, features=np.hstack([some.features[:, :dimensions], near, some.features[:, last:]])), asked
 
 
 def _fitted_and_scored(examples: Examples, asked: Asked, fit: Fit, dimensions: int) -> NDArray[np.float64]:

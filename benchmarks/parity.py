@@ -17,6 +17,7 @@ from classifier.encoder import Encoder, OnnxEncoder
 from classifier.export.calibrate import measure_ranges
 from classifier.export.graph import fp32_graph, int8_graph
 from classifier.export.weights import obtain
+from classifier.windows import WindowPlan
 
 TEXTS = 500
 WINDOW = 254
@@ -31,7 +32,7 @@ def main() -> int:
     files = obtain(settings.model_cache)
     exact = OnnxEncoder(fp32_graph(files.tensors), files.tokenizer, threads=threads)
     texts = _texts(exact)
-    ranges = measure_ranges(files, texts[::2], threads=threads)
+    ranges = measure_ranges(files, texts[::2], WindowPlan().length, threads=threads)
     quantised = OnnxEncoder(int8_graph(files.tensors, ranges), files.tokenizer, threads=threads)
     served = open_bundle(settings.bundle, threads=threads)
     reference = np.asarray(

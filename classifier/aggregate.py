@@ -34,7 +34,7 @@ class Strongest:
 
     Attributes:
         view: Its number.
-        window: Its highest window: of the finer ones, where there are any.
+        window: The window of either scale that speaks for it; of equal ones the finer.
         row: That window's row among all of the prompt's windows.
         totals: The view's logits, extraction first.
         as_sent: The extraction logit of the first view.
@@ -86,11 +86,12 @@ def strongest_view(prompt: Prepared, logits: Floats, pooling: Pooling) -> Strong
     row = 0
     for number, view in enumerate(prompt.views):
         own = logits[row : row + view.count]
-        first = len(view.windows) if view.finer else 0
-        place = int(own[first:, 0].argmax())
         totals = aggregate(own, len(view.windows), pooling).tolist()
-        window = (view.finer or view.windows)[place]
-        found.append(Strongest(number, window, row + first + place, totals, found[0].totals[0] if found else totals[0]))
+        scores = own[:, 0].copy()
+        scores[len(view.windows) :] -= pooling.finer_offset
+        place = len(scores) - 1 - int(scores[::-1].argmax())
+        window = (*view.windows, *view.finer)[place]
+        found.append(Strongest(number, window, row + place, totals, found[0].totals[0] if found else totals[0]))
         row += view.count
     return max(found, key=lambda candidate: candidate.totals[0])
 

@@ -124,6 +124,21 @@ def precedent(neighbours: Neighbours) -> Floats:
     return np.asarray(_PRECEDENT_WEIGHT * (near[0] - near[1]), np.float32)
 
 
+def highest(neighbours: Neighbours, queries: slice) -> float:
+    """The cosine of the example that is nearest to any of some queries.
+
+    Args:
+        neighbours: The nearest examples of all queries.
+        queries: Which of them.
+
+    Returns:
+        The cosine; nan when there is no example.
+    """
+    held = [(hits.cosines[queries], hits.positions[queries]) for _, hits in neighbours.sides]
+    found = [float(cosines[positions >= 0].max()) for cosines, positions in held if (positions >= 0).any()]
+    return max(found, default=float("nan"))
+
+
 def repetition(snapshot: Snapshot, text: str) -> float:
     """What it adds to a prompt's extraction logit that its text, to the letter, is a known example's.
 

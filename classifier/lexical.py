@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-LEXICAL_VERSION = 1
+LEXICAL_VERSION = 2
 """Counts the forms of this hashing; a head fits only the one it was trained on."""
-_BITS = 15
+_BITS = 17
 BUCKETS = 2**_BITS
 _SHIFT = np.uint64(64 - _BITS)
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)

@@ -67,21 +67,21 @@ class Judged:
     abstention: Abstention | None
 
 
-def abstention(language: str | None, nearest: Sequence[Match], least_cosine: float) -> Abstention | None:
+def abstention(language: str | None, highest: float, least_cosine: float) -> Abstention | None:
     """Why a prompt cannot be judged.
 
     Args:
         language: The prompt's language, when it is surely none that the bundle knows.
-        nearest: The nearest examples, highest cosine first.
-        least_cosine: How near the nearest one must be.
+        highest: The cosine of the example that is nearest to any part of the prompt; nan when there is no example.
+        least_cosine: How near it must be.
 
     Returns:
         The reason, or None: it can be judged.
     """
     if language is not None:
         return Abstention("UNSUPPORTED_LANGUAGE", f'the language is "{language}", which this bundle was not trained on')
-    if nearest and nearest[0].cosine < least_cosine:
-        text = f"nothing known is near (cosine {nearest[0].cosine:.2f}, at least {least_cosine:.2f} is needed)"
+    if highest < least_cosine:
+        text = f"nothing known is near (cosine {highest:.2f}, at least {least_cosine:.2f} is needed)"
         return Abstention("UNFAMILIAR_TEXT", text)
     return None
 

@@ -252,8 +252,9 @@ class Scorer:
         as_sent = scale.probability(found.as_sent + repeated) if prompt.disguises else probability
         techniques = distribution(labels.techniques, totals[1 : 1 + len(labels.techniques)])
         nearest = merged(neighbours.sides, window, NEAREST)
-        known = repeated != 0.0 or (bool(nearest) and nearest[0].cosine >= evidence.PRECEDENT_FROM)
-        abstention = None if known else policy.abstention(prompt.language, nearest, model.least_cosine)
+        highest = evidence.highest(neighbours, slice(row, row + prompt.windows))
+        known = repeated != 0.0 or highest >= evidence.PRECEDENT_FROM
+        abstention = None if known else policy.abstention(prompt.language, highest, model.least_cosine)
         inspected = inspection(prompt, found, judged=abstention is None)
         judged = policy.Judged(probability, as_sent, techniques, nearest, inspected, prompt.disguises, abstention)
         return Verdict(

@@ -262,12 +262,12 @@ def test_what_cannot_be_judged_is_neither_allowed_nor_flagged_and_gives_its_one_
 
 
 def test_a_known_language_near_a_known_example_is_judged() -> None:
-    assert abstention(None, (Match(BENIGN, 0.5),), 0.3) is None
-    assert abstention(None, (), 0.3) is None
+    assert abstention(None, 0.5, 0.3) is None
+    assert abstention(None, float("nan"), 0.3) is None
 
 
 def test_a_foreign_language_and_a_text_far_from_everything_are_not_judged() -> None:
-    foreign, far = abstention("fi", (Match(BENIGN, 0.5),), 0.3), abstention(None, (Match(BENIGN, 0.29),), 0.3)
+    foreign, far = abstention("fi", 0.5, 0.3), abstention(None, 0.29, 0.3)
     assert foreign is not None
     assert foreign.code == "UNSUPPORTED_LANGUAGE"
     assert far is not None

@@ -1,25 +1,27 @@
 """What training is made of: variants of rows, the two parts of the head, its export, and how windows are pooled."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
-from scipy import sparse
 
 from classifier.aggregate import Pooling, aggregate
 from classifier.corpus import SeedRow, load_corpus
 from classifier.encoder import HashEncoder
+from classifier.errors import DataRejected
 from classifier.lexical import BUCKETS, terms
 from classifier.text import fold
 from classifier.train.blend import SHARE, Blend, fit_blend
-from classifier.train.features import bags_of
-from classifier.train.fit import finer_offset, length_penalty
-from classifier.train.linear import Examples, Scales, joined
+from classifier.train.features import FOLDS, bags_of, folds_of
+from classifier.train.fit import cross_validate, finer_offset, length_penalty
+from classifier.train.linear import Examples, Scales
+from classifier.train.material import gather
 from classifier.train.network import fit_network
 from classifier.train.publish import PARITY, head_graph, largest_difference
 from classifier.train.variants import AMONG, Variant, cut_variants, variants
 from classifier.windows import WindowPlan
-from index.example import Label
+from index.example import Example, Label
 
 DIMENSIONS = 8
 
@@ -31,7 +33,7 @@ def rows() -> list[SeedRow]:
 
 @pytest.fixture(scope="module")
 def found(rows: list[SeedRow]) -> list[Variant]:
-    return variants(rows, 3)
+    return variants(rows, folds_of(rows, 3), 3)
 
 
 def examples(count: int, seed: int = 0) -> Examples:
@@ -80,8 +82,9 @@ def test_both_labels_are_disguised(rows: list[SeedRow], found: list[Variant]) ->
 
 
 def test_the_same_seed_gives_the_same_variants(rows: list[SeedRow], found: list[Variant]) -> None:
-    assert variants(rows, 3) == found
-    assert variants(rows, 4) != found
+    folds = folds_of(rows, 3)
+    assert variants(rows, folds, 3) == found
+    assert variants(rows, folds, 4) != found
 
 
 def test_a_disguised_variant_is_learnt_as_sent_and_undone(rows: list[SeedRow]) -> None:
@@ -89,18 +92,90 @@ def test_a_disguised_variant_is_learnt_as_sent_and_undone(rows: list[SeedRow]) -
     html = " ".join(f"<b>{word}</b>" for word in text.split())
     encoder = HashEncoder()
     windows, origins = cut_variants([Variant(text, 0), Variant(html, 1)], encoder, WindowPlan())
-    assert origins == [0, 1, 1]
+    assert origins.tolist() == [0, 1, 1]
     assert windows.owners.tolist() == [0, 1, 2]
     assert windows.sequences[2] == encoder.tokenise([fold(text)])[0].ids
     assert windows.sequences[1] != windows.sequences[2]
 
 
-def test_joined_windows_keep_their_order_and_words() -> None:
-    first, second = examples(20), examples(10, seed=1)
-    both = joined([first, second])
-    assert np.array_equal(both.features, np.vstack([first.features, second.features]))
-    assert (both.bags != sparse.vstack([first.bags, second.bags]).tocsr()).nnz == 0
-    assert np.array_equal(both.chosen(np.arange(20, 30)).techniques, second.techniques)
+def marked_rows() -> list[SeedRow]:
+    """Rows of 30 domains, each with a word of its own in all its texts."""
+    rows = []
+    for number in range(120):
+        domain, harvest = number % 30, number % 2 == number // 30 % 2
+        text = (
+            f"marker{domain} number{number} "
+            + ("produce training items " if harvest else "please help me with it ") * 3
+        )
+        example = Example(
+            text=text,
+            label=Label.EXTRACTION if harvest else Label.BENIGN,
+            technique=("self_chat", "code_corpus")[number % 4 // 2] if harvest else None,
+            capabilities=("agentic_reasoning",) if number % 3 == 0 else (),
+            language="en",
+            source="seed",
+            author="test",
+        )
+        rows.append(SeedRow(example, f"domain{domain}", "hard_one" if not harvest and number % 5 == 0 else "one"))
+    return rows
+
+
+class Silent:
+    """A head that says nothing."""
+
+    def logits(self, features: Any, bags: Any) -> Any:
+        return np.zeros((len(features), 4), np.float32)
+
+
+def test_a_head_sees_no_text_of_the_fold_that_it_is_tested_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, encoder = marked_rows(), HashEncoder()
+    material = gather(rows, encoder, WindowPlan())
+    seen: list[Examples] = []
+
+    def fit(part: Examples) -> Silent:
+        seen.append(part)
+        return Silent()
+
+    monkeypatch.setattr("classifier.train.fit.Parallel", lambda n_jobs: lambda jobs: [f(*a, **k) for f, a, k in jobs])
+    cross_validate(material, fit)
+    assert len(seen) == FOLDS
+    for held_out, part in enumerate(seen):
+        held = {row.domain for number, row in enumerate(rows) if material.folds[number] == held_out}
+        assert held
+        for number in range(30):
+            marker = encoder.tokenise([f"marker{number}"])[0].ids
+            bucket = terms([marker]).buckets[0, 0]
+            share = part.bags[:, bucket].nnz / material.learnt.bags[:, bucket].nnz  # some share a bucket by chance
+            assert share < 0.2 if f"domain{number}" in held else share > 0.8
+
+
+def test_a_technique_of_one_fold_alone_is_refused_by_name() -> None:
+    rows = marked_rows()
+    lonely = replace(rows[0], example=replace(rows[0].example, technique="tool_use_harvest"))
+    material = gather([lonely, *rows[1:]], HashEncoder(), WindowPlan())
+    with pytest.raises(DataRejected, match="tool_use_harvest"):
+        cross_validate(material, lambda part: Silent())
+
+
+def test_a_variant_counts_as_one_text_and_is_as_hard_as_what_stands_in_it() -> None:
+    rows = marked_rows()
+    material = gather(rows, HashEncoder(), WindowPlan())
+    learnt, hard = material.learnt, np.array([row.kind.startswith("hard_") for row in rows])
+    for window in range(len(learnt.owners)):
+        standing = material.standing[window].indices
+        assert material.rows_of[window] in standing
+        assert learnt.hard[window] == (hard[standing].any() and not learnt.extraction[window])
+    own = np.unique(learnt.owners[~learnt.plain])
+    weight = sum(learnt.weights[learnt.owners == owner].sum() for owner in own)
+    assert weight == pytest.approx(len(variants(rows, material.folds, 0)))
+
+
+def test_no_domain_is_parted_between_folds(rows: list[SeedRow]) -> None:
+    folds = folds_of(rows, 0)
+    assert set(folds.tolist()) == set(range(FOLDS))
+    assert len({(row.domain, fold) for row, fold in zip(rows, folds.tolist(), strict=True)}) == len(
+        {row.domain for row in rows}
+    )
 
 
 def test_a_hard_negative_counts_less_for_extraction() -> None:

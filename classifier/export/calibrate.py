@@ -10,16 +10,16 @@ from classifier.encoder import OnnxEncoder
 from classifier.errors import BundleRejected
 from classifier.export.graph import Floats, Ranges, fp32_graph, probe_graph, products
 from classifier.export.weights import ModelFiles
+from classifier.text import fold
 
-_WINDOW = 126
 
-
-def measure_ranges(files: ModelFiles, texts: Sequence[str], *, threads: int) -> Ranges:
+def measure_ranges(files: ModelFiles, texts: Sequence[str], length: int, *, threads: int) -> Ranges:
     """Run the exact graph over texts and note the lowest and highest input of each channel.
 
     Args:
         files: The published model.
         texts: Calibration texts.
+        length: Tokens of the longest window that is served.
         threads: Threads of one run.
 
     Returns:
@@ -31,8 +31,8 @@ def measure_ranges(files: ModelFiles, texts: Sequence[str], *, threads: int) -> 
     session = ort.InferenceSession(probe_graph(files.tensors), options, providers=["CPUExecutionProvider"])
     names = [f"{product}.{end}" for product in products(files.tensors) for end in ("low", "high")]
     found: dict[str, np.ndarray[tuple[int, ...], np.dtype[np.float32]]] = {}
-    for text in tokens.tokenise(texts):
-        ids = np.array([tokens.framed(text.ids[:_WINDOW])], np.int64)
+    for text in tokens.tokenise([fold(text) for text in texts]):
+        ids = np.array([tokens.framed(text.ids[:length])], np.int64)
         values = session.run(names, {"input_ids": ids, "attention_mask": np.ones_like(ids)})
         for product, low, high in zip(products(files.tensors), values[0::2], values[1::2], strict=True):
             held = found.get(product, np.stack([low, high]))

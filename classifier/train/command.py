@@ -58,7 +58,7 @@ def train(
     layers = dump_layers(compacted(published.tensors, [exact.framed(t.ids[: plan.length]) for t in tokens]))
     files = with_layers(published, layers)
     progress("measuring the inputs of every matrix product")
-    ranges = dump_ranges(measure_ranges(files, by_hash[:RANGE_TEXTS], threads=threads))
+    ranges = dump_ranges(measure_ranges(files, by_hash[:RANGE_TEXTS], plan.length, threads=threads))
     graph = int8_graph(files.tensors, load_ranges(ranges, files.tensors))
     encoder = OnnxEncoder(graph, files.tokenizer, threads=threads)
     head = fit_head(rows, encoder, plan, seed=seed, progress=progress)

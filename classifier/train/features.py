@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
+from sklearn.model_selection import GroupKFold
 
 from classifier import evidence, lexical
 from classifier.corpus import SeedRow
@@ -19,6 +20,7 @@ from index.live import Side, Snapshot
 from index.search import FaissIndex
 
 Floats = NDArray[np.float32]
+FOLDS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,24 @@ def targets_of(rows: Sequence[SeedRow], labels: Labels) -> Targets:
     )
 
 
+def folds_of(rows: Sequence[SeedRow], seed: int) -> NDArray[np.int64]:
+    """The fold of each row for cross-validation: a domain is never parted.
+
+    Args:
+        rows: The corpus.
+        seed: Shuffles the domains.
+
+    Returns:
+        (rows,) int64 from 0 to FOLDS - 1.
+    """
+    domains = np.unique([row.domain for row in rows], return_inverse=True)[1]
+    found = np.zeros(len(rows), np.int64)
+    parts = GroupKFold(FOLDS, shuffle=True, random_state=seed).split(domains, groups=domains)
+    for number, (_, part) in enumerate(parts):
+        found[part] = number
+    return found
+
+
 def cut_windows(texts: Sequence[str], encoder: Encoder, plan: WindowPlan) -> Windows:
     """Tokenise texts and cut them, as the scorer does.
 
@@ -99,20 +119,25 @@ def bags_of(sequences: Sequence[Sequence[int]]) -> sparse.csr_matrix:
     return sparse.csr_matrix((found.counts[held], found.buckets[held], ends), shape=(len(sequences), lexical.BUCKETS))
 
 
-def snapshot_of(rows: Sequence[SeedRow], windows: Windows, embeddings: Floats) -> Snapshot:
+def snapshot_of(
+    rows: Sequence[SeedRow], windows: Windows, embeddings: Floats, known: NDArray[np.bool_] | None = None
+) -> Snapshot:
     """The rows as the index holds them: by their first window.
 
     Args:
         rows: Seed rows.
         windows: Their windows.
         embeddings: (w, d) float32 unit rows.
+        known: (rows,) which rows are indexed; None for all.
 
     Returns:
         A snapshot at revision 0.
     """
     sides = []
     for label in (Label.EXTRACTION, Label.BENIGN):
-        held = [number for number, row in enumerate(rows) if row.example.label == label]
+        held = [
+            number for number, row in enumerate(rows) if row.example.label == label and (known is None or known[number])
+        ]
         vectors = embeddings[windows.first[held]]
         sides.append(Side(tuple(rows[number].example for number in held), FaissIndex(vectors)))
     return Snapshot(0, sides[0], sides[1])

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, roc_auc_score
-from sklearn.model_selection import GroupKFold
 
 from classifier.aggregate import Pooling, aggregate
 from classifier.corpus import SeedRow
 from classifier.encoder import Encoder
+from classifier.errors import DataRejected
 from classifier.scorer import Labels
 from classifier.train.blend import Blend, fit_blend
 from classifier.train.features import Floats, Targets, Windows
@@ -24,7 +24,6 @@ from classifier.train.material import Material, gather
 from classifier.train.metrics import expected_calibration_error
 from classifier.windows import WindowPlan
 
-FOLDS = 5
 FLAG_FPR = 0.005
 REVIEW_FPR = 0.02
 FAMILIAR = 0.0005
@@ -92,9 +91,8 @@ def fit_head(
     material = gather(rows, encoder, plan, seed=seed, progress=progress)
     labels, targets, windows = material.labels, material.targets, material.windows
     progress("cross-validating over held-out domains")
-    domains = np.unique([row.domain for row in rows], return_inverse=True)[1]
     fit = partial(fit_blend, scales=scales, dimensions=encoder.dimensions, seed=seed)
-    logits = cross_validate(material, domains, fit, seed)
+    logits = cross_validate(material, fit)
     benign = ~targets.extraction[windows.owners]
     pooling = Pooling(
         length_penalty(logits[benign & ~windows.finer, 0], seed),
@@ -125,30 +123,30 @@ def fit_head(
     )
 
 
-def cross_validate(
-    material: Material, groups: NDArray[np.integer], fit: Callable[[Examples], Fitted], seed: int
-) -> Floats:
-    """Score every window of the rows with a head that saw no window of the same group, nor a variant of its rows.
+def cross_validate(material: Material, fit: Callable[[Examples], Fitted]) -> Floats:
+    """Score every window of the rows with a head that saw no text of the row's fold, as a row or in a variant.
 
     Args:
         material: The windows.
-        groups: (rows,) what is held out together.
         fit: Fits a head; must be picklable.
-        seed: Shuffles the folds.
 
     Returns:
         (w, labels) float32 logits.
+
+    Raises:
+        DataRejected: When a technique or capability is known in one fold only, and so cannot be learnt without it.
     """
-    labels, windows = material.labels, material.windows
-    count = 1 + len(labels.techniques) + len(labels.capabilities)
-    logits = np.zeros((len(windows.owners), count), np.float32)
-    folds = GroupKFold(FOLDS, shuffle=True, random_state=seed)
-    parts = [test for _, test in folds.split(np.zeros(len(groups)), groups=groups)]
-    heads = Parallel(n_jobs=-1)(
-        delayed(fit)(material.learnt.chosen(np.flatnonzero(~np.isin(material.rows_of, part)))) for part in parts
-    )
-    for part, head in zip(parts, heads, strict=True):
-        test = np.flatnonzero(np.isin(windows.owners, part))
+    targets, windows, folds = material.targets, material.windows, material.folds
+    names = [*material.labels.techniques, *material.labels.capabilities]
+    carried = [targets.techniques == number for number in range(len(material.labels.techniques))]
+    for name, rows in zip(names, [*carried, *targets.capabilities.T], strict=True):
+        if len(set(folds[rows].tolist())) < 2:
+            raise DataRejected(f'"{name}" stands in rows of one fold only: add rows of other domains that carry it')
+    logits = np.zeros((len(windows.owners), 1 + len(names)), np.float32)
+    numbers = sorted(set(folds.tolist()))
+    heads = Parallel(n_jobs=-1)(delayed(fit)(material.learnt.chosen(material.without(folds == n))) for n in numbers)
+    for number, head in zip(numbers, heads, strict=True):
+        test = np.flatnonzero(folds[windows.owners] == number)
         logits[test] = head.logits(material.features[test], material.bags[test])
     return logits
 
@@ -168,7 +166,7 @@ def length_penalty(benign: Floats, seed: int) -> float:
     """How fast the highest of n benign windows rises with ln(n), where the flag threshold lies.
 
     The windows of one long text are alike, so that their highest rises more slowly than that of windows drawn by
-    chance; a quarter of the latter's slope is taken.
+    chance; an eighth of the latter's slope is taken.
 
     Args:
         benign: (w,) extraction logits of benign windows.
@@ -180,7 +178,7 @@ def length_penalty(benign: Floats, seed: int) -> float:
     random = np.random.default_rng(seed)
     lengths = 2 ** np.arange(7)
     highest = [np.quantile(random.choice(benign, (_SIMULATED, n)).max(axis=1), 1 - FLAG_FPR) for n in lengths]
-    return max(0.0, 0.25 * float(np.polyfit(np.log(lengths), highest, 1)[0]))
+    return max(0.0, 0.125 * float(np.polyfit(np.log(lengths), highest, 1)[0]))
 
 
 def finer_offset(benign: Floats, finer: Bools, owners: NDArray[np.int64]) -> float:

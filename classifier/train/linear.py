@@ -13,6 +13,8 @@ Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
 TELLING = 1.0
 """A window of a harvest prompt whose logit lies further under the prompt's highest is not learnt as harvesting."""
+_LEAST_WINDOWS = 2
+"""A term that one window alone holds tells nothing of others."""
 HARD_WEIGHT = 0.4
 """What a hard negative counts: they are 44 % of the benign rows, but not of anybody's traffic (decision 0008)."""
 
@@ -70,12 +72,6 @@ class Examples:
     def extraction_weights(self) -> NDArray[np.float64]:
         """(w,) what each window counts for extraction: of a hard negative less."""
         return self.weights * np.where(self.hard, HARD_WEIGHT, 1.0)
-
-
-def joined(parts: Sequence[Examples]) -> Examples:
-    """All windows of several, in order."""
-    columns = ([getattr(part, field.name) for part in parts] for field in fields(Examples))
-    return Examples(*(sparse.vstack(c).tocsr() if sparse.issparse(c[0]) else np.concatenate(c) for c in columns))
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,14 +169,20 @@ class _Task:
 
 
 def _solved(tasks: Sequence[_Task], scales: Scales, scaling: Scaling) -> Linear:
-    weights, lexical, offsets = [], [], []
+    weights: list[NDArray[np.float64]] = []
+    lexical: list[NDArray[np.float64]] = []
+    offsets: list[float] = []
+    known = np.flatnonzero(scaling.rarity)
     for task in tasks:
         dense = sparse.csr_matrix((task.examples.features - scaling.centre) / scaling.spread)
-        inputs = sparse.hstack([dense, _normalised(task.examples.bags, scaling.rarity) * task.words]).tocsr()
+        words = _normalised(task.examples.bags, scaling.rarity)[:, known]
+        inputs = sparse.hstack([dense, words * task.words]).tocsr()
         model = LogisticRegression(C=scales.regularisation, class_weight="balanced", max_iter=5_000)
         model.fit(inputs, task.target, sample_weight=task.weights)
         weights.extend(model.coef_[:, : dense.shape[1]])
-        lexical.extend(model.coef_[:, dense.shape[1] :] * task.words)
+        held = np.zeros((len(model.coef_), len(scaling.rarity)))
+        held[:, known] = model.coef_[:, dense.shape[1] :] * task.words
+        lexical.extend(held)
         offsets.extend(model.intercept_)
     found = np.array(weights).T / scaling.spread[:, None]
     bias = np.array(offsets) - scaling.centre @ found
@@ -189,9 +191,10 @@ def _solved(tasks: Sequence[_Task], scales: Scales, scaling: Scaling) -> Linear:
 
 
 def _rarity(bags: sparse.csr_matrix) -> Floats:
-    """The smoothed inverse document frequency of each bucket."""
+    """The smoothed inverse document frequency of each bucket; 0 of one that fewer than two windows hold."""
     held = np.asarray((bags > 0).sum(axis=0)).ravel()
-    return np.asarray(np.log((1 + bags.shape[0]) / (1 + held)) + 1, np.float16).astype(np.float32)
+    found = np.where(held < _LEAST_WINDOWS, 0.0, np.log((1 + bags.shape[0]) / (1 + held)) + 1)
+    return np.asarray(found, np.float16).astype(np.float32)
 
 
 def _normalised(bags: sparse.csr_matrix, rarity: Floats) -> sparse.csr_matrix:

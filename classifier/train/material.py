@@ -17,11 +17,12 @@ from classifier.train.features import (
     bags_of,
     cut_windows,
     evidence_of,
+    folds_of,
     labels_of,
     snapshot_of,
     targets_of,
 )
-from classifier.train.linear import Examples, joined
+from classifier.train.linear import Examples
 from classifier.train.variants import cut_variants, variants
 from classifier.windows import WindowPlan
 
@@ -38,6 +39,8 @@ class Material:
         bags: (w, buckets) sparse: their words.
         learnt: What a head is fitted on: the rows' windows of the first scale, then those of the variants.
         rows_of: (learnt,) of each window there the number of its row.
+        standing: (learnt, rows) sparse bool: which rows' text may stand in it.
+        folds: (rows,) the fold of each row.
     """
 
     labels: Labels
@@ -47,6 +50,12 @@ class Material:
     bags: sparse.csr_matrix
     learnt: Examples
     rows_of: NDArray[np.int64]
+    standing: sparse.csr_matrix
+    folds: NDArray[np.int64]
+
+    def without(self, rows: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """The numbers of the learnt windows in which no text of the given rows stands."""
+        return np.flatnonzero(self.standing @ rows.astype(np.int32) == 0)
 
 
 def gather(
@@ -79,36 +88,45 @@ def gather(
     near = evidence_of(rows, snapshot, embeddings, [(owner,) for owner in windows.owners.tolist()], labels)
     features, bags = np.hstack([embeddings, near]), bags_of(windows.sequences)
     progress("encoding variants: rows among other text and in disguise")
-    found = variants(rows, seed)
+    folds = folds_of(rows, seed)
+    found = variants(rows, folds, seed)
     views, origins = cut_variants(found, encoder, plan)
     changed = encoder.encode(views.sequences)
     progress("searching their neighbours")
     bases = [(variant.row, *variant.around) for variant in found]
-    near = evidence_of(rows, snapshot, changed, [bases[origins[view]] for view in views.owners.tolist()], labels)
+    near = evidence_of(rows, snapshot, changed, [bases[origin] for origin in origins[views.owners].tolist()], labels)
     long = np.flatnonzero(~windows.finer)
-    parts = (
-        (windows.owners[long], windows.owners[long], features[long], bags[long]),
-        (
-            views.owners + len(rows),
-            np.array([found[origin].row for origin in origins], np.int64)[views.owners],
-            np.hstack([changed, near]),
-            bags_of(views.sequences),
-        ),
+    owners = np.concatenate([windows.owners[long], len(rows) + views.owners])
+    rows_of = np.concatenate(
+        [windows.owners[long], np.array([variant.row for variant in found], np.int64)[origins[views.owners]]]
     )
-    learnt = [
-        Examples(
-            features=dense,
-            bags=words,
-            owners=owners,
-            weights=1 / np.sqrt(np.bincount(owners)[owners]),
-            hard=hard[rows_of],
-            plain=owners == rows_of,
-            extraction=targets.extraction[rows_of],
-            techniques=targets.techniques[rows_of],
-            capabilities=targets.capabilities[rows_of],
-        )
-        for owners, rows_of, dense, words in parts
-    ]
-    return Material(
-        labels, targets, windows, features, bags, joined(learnt), np.concatenate([part[1] for part in parts])
+    standing = _standing(
+        [
+            *((owner,) for owner in windows.owners[long].tolist()),
+            *(bases[origin] for origin in origins[views.owners].tolist()),
+        ],
+        len(rows),
     )
+    # A variant of which two views are learnt counts as one; a benign one is as hard as any row that stands in it.
+    views_of = np.concatenate([np.ones(len(rows), np.int64), np.bincount(origins)[origins]])
+    learnt = Examples(
+        features=np.vstack([features[long], np.hstack([changed, near])]),
+        bags=sparse.vstack([bags[long], bags_of(views.sequences)]).tocsr(),
+        owners=owners,
+        weights=1 / np.sqrt(np.bincount(owners)[owners]) / views_of[owners],
+        hard=~targets.extraction[rows_of] & (standing @ hard.astype(np.int32) > 0),
+        plain=owners < len(rows),
+        extraction=targets.extraction[rows_of],
+        techniques=targets.techniques[rows_of],
+        capabilities=targets.capabilities[rows_of],
+    )
+    return Material(labels, targets, windows, features, bags, learnt, rows_of, standing, folds)
+
+
+def _standing(bases: Sequence[Sequence[int]], rows: int) -> sparse.csr_matrix:
+    """(windows, rows) bool: which rows' text may stand in each window."""
+    ends = np.append(0, np.cumsum([len(numbers) for numbers in bases]))
+    columns = np.array([number for numbers in bases for number in numbers], np.int64)
+    found = sparse.csr_matrix((np.ones(len(columns), np.int32), columns, ends), shape=(len(bases), rows))
+    found.sum_duplicates()
+    return found

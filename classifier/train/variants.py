@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.random import Generator
+from numpy.typing import NDArray
 
 from classifier.conversation import body_text
 from classifier.corpus import SeedRow
@@ -59,24 +60,26 @@ class Variant:
     around: tuple[int, ...] = ()
 
 
-def variants(rows: Sequence[SeedRow], seed: int) -> list[Variant]:
+def variants(rows: Sequence[SeedRow], folds: NDArray[np.int64], seed: int) -> list[Variant]:
     """Two variants of every row among benign text, and a disguised one of some.
 
     Args:
         rows: The seed corpus.
+        folds: (rows,) each row's fold; only rows of its own one stand around it, so that a variant is held out with it.
         seed: Draws texts, places and disguises.
 
     Returns:
         The variants.
     """
     random = np.random.default_rng([seed, len(rows)])
-    benign = [number for number, row in enumerate(rows) if row.example.label == Label.BENIGN]
-    found = [_among(rows, number, benign, random) for number in [*range(len(rows))] * AMONG]
+    benign = np.array([row.example.label == Label.BENIGN for row in rows], bool)
+    near = [np.flatnonzero(benign & (folds == fold)).tolist() for fold in range(int(folds.max()) + 1)]
+    found = [_among(rows, number, near[folds[number]], random) for number in [*range(len(rows))] * AMONG]
     chosen = random.permutation(len(rows))[: int(DISGUISED_SHARE * len(rows))]
     return found + [_disguised(rows, number, random) for number in chosen.tolist()]
 
 
-def cut_variants(found: Sequence[Variant], encoder: Encoder, plan: WindowPlan) -> tuple[Windows, list[int]]:
+def cut_variants(found: Sequence[Variant], encoder: Encoder, plan: WindowPlan) -> tuple[Windows, NDArray[np.int64]]:
     """Cut variants into the windows of the first scale, each view of its own.
 
     Args:
@@ -85,7 +88,7 @@ def cut_variants(found: Sequence[Variant], encoder: Encoder, plan: WindowPlan) -
         plan: How texts are cut.
 
     Returns:
-        The windows, whose owners are views, and for each view the number of its variant.
+        The windows, whose owners are views, and (views,) the number of each view's variant.
     """
     texts, origins = [], []
     for number, variant in enumerate(found):
@@ -101,7 +104,7 @@ def cut_variants(found: Sequence[Variant], encoder: Encoder, plan: WindowPlan) -
         owners += [view] * len(windows)
     numbers = np.array(owners, np.int64)
     first = np.searchsorted(numbers, np.arange(len(texts)))
-    return Windows(sequences, numbers, first, np.zeros(len(numbers), bool)), origins
+    return Windows(sequences, numbers, first, np.zeros(len(numbers), bool)), np.array(origins, np.int64)
 
 
 def _among(rows: Sequence[SeedRow], number: int, benign: Sequence[int], random: Generator) -> Variant:
@@ -117,7 +120,8 @@ def _benign_text(
     """So many words of other benign rows, and the rows' numbers."""
     parts: list[str] = []
     taken: list[int] = []
-    while words > 0:
+    others = len(benign) - (number in benign)
+    while words > 0 and others:
         other = benign[int(random.integers(len(benign)))]
         if other == number:
             continue
