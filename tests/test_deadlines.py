@@ -82,6 +82,24 @@ async def test_a_batch_may_wait_longer_and_does_not_keep_single_prompts_out() ->
             assert all(isinstance(outcome, Answer) for outcome in await task)
 
 
+async def test_one_huge_batch_in_an_empty_queue_does_not_fill_it_for_single_prompts() -> None:
+    encoder = GatedEncoder()
+    batcher = make_batcher(encoder, rate=100_000, queue_tokens=1_000, bulk_queue_seconds=60.0)
+    async with running(batcher):
+        with closed_gate(encoder):
+            tasks = [asyncio.create_task(batcher.submit(["busy"]))]
+            await until_busy(encoder)
+            tasks.append(asyncio.create_task(batcher.submit([LONG] * 30, urgency=Urgency.BATCH)))
+            await settle()
+            assert batcher.waiting_tokens > 3_000
+            tasks += [asyncio.create_task(batcher.submit([LONG])) for _ in range(8)]
+            await settle()
+            for urgency in Urgency:
+                with pytest.raises(Overloaded):
+                    await batcher.submit([LONG], urgency=urgency)
+        assert await kinds(tasks) == {Answer}
+
+
 async def test_work_that_cannot_be_done_in_time_is_refused_before_it_costs_anything() -> None:
     encoder = GatedEncoder()
     batcher = make_batcher(encoder, rate=1_000)

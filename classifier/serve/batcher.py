@@ -90,7 +90,7 @@ class MicroBatcher:
         Args:
             scorer: Returns what scores now; asked once a batch, so that a batch has one model and one set of examples.
             batch_tokens: The most tokens of a batch; a single prompt may have more.
-            queue_tokens: The most tokens that may wait.
+            queue_tokens: The most tokens that may wait; single prompts may wait beside as many of the others.
             queue_seconds: How long a single prompt may wait, by the running rate; a batch lasts half as long at most.
             bulk_queue_seconds: How long prompts that were sent together may wait for their turn.
             on_batch: Told of each scored batch, with the call of each prompt, on the worker's thread; never raises.
@@ -195,10 +195,13 @@ class MicroBatcher:
         limit = self._queue_seconds if urgency is Urgency.SINGLE else self._bulk_queue_seconds
         # An empty queue takes anything, so that no allowed request is refused for ever; and a lane takes as much as a
         # batch, whatever the rate says, because a burst is no overload.
-        full = len(self._waiting) and self._waiting.tokens + own > self._queue_tokens
+        # Single prompts count only their own lane: one huge batch that waits must not keep them out.
+        room = lane if urgency is Urgency.SINGLE else self._waiting
+        full = len(room) and room.tokens + own > self._queue_tokens
         late = len(lane) and lane.tokens + own > self._batch_tokens and wait > limit
         if full or (late and urgency is not Urgency.STREAM):
-            wait = running + self._pace.seconds(self._waiting.tokens if full else self._waiting.ahead(lane))
+            if full and urgency is not Urgency.SINGLE:
+                wait = running + self._pace.seconds(self._waiting.tokens)
             raise Overloaded(
                 f"the queue is full: try again in {wait:.2f} seconds, or send less at once", retry_after=wait
             )
