@@ -18,6 +18,7 @@ from classifier.address import peer_host
 from classifier.config import Settings
 from classifier.errors import Overloaded, PermissionDenied, StillwatchError, Unauthenticated
 from classifier.serve.calls import current_call
+from classifier.serve.drain import holding
 from classifier.serve.edge import abort
 from classifier.serve.quota import Quota, Quotas
 from classifier.serve.status import status_of
@@ -179,8 +180,9 @@ class Guard(grpc.aio.ServerInterceptor):
         async def paced(messages: Any, caller: Caller) -> AsyncIterator[Any]:
             async for message in messages:
                 # Time, not an event, fills a bucket.
-                while wait := self._quotas.wait(caller.id, _cost(message), self._quota(token)):  # noqa: ASYNC110
-                    await asyncio.sleep(wait)
+                while wait := self._quotas.wait(caller.id, _cost(message), self._quota(token)):
+                    with holding():
+                        await asyncio.sleep(wait)
                 yield message
 
         async def handle(messages: Any, context: Context) -> Any:
