@@ -138,6 +138,37 @@ async def test_a_prompt_whose_time_is_over_in_the_queue_is_dropped_and_its_neigh
     assert encoder.runs == [1, 2]
 
 
+async def test_the_time_foretold_ends_with_the_batch_in_which_the_prompt_rides() -> None:
+    encoder = GatedEncoder()
+    batcher = make_batcher(encoder, rate=1_000, batch_tokens=500)
+    async with running(batcher):
+        with closed_gate(encoder):
+            tasks = [asyncio.create_task(batcher.submit(["busy"]))]
+            await until_busy(encoder)
+            tasks.append(asyncio.create_task(batcher.submit([LONG] * 10, urgency=Urgency.BATCH)))
+            await settle()
+            with pytest.raises(DeadlineTooShort):  # alone it takes 25 ms, and the batch 500
+                await batcher.submit(["short"], time_left=0.3)
+            tasks.append(asyncio.create_task(batcher.submit(["short"], time_left=60)))
+            await settle()
+        assert await kinds(tasks) == {Answer}
+
+
+async def test_a_batch_grows_no_longer_than_the_earliest_deadline_in_it() -> None:
+    encoder = GatedEncoder()
+    batcher = make_batcher(encoder, rate=100, batch_tokens=4_096, queue_seconds=100.0)
+    async with running(batcher):
+        with closed_gate(encoder):
+            tasks = [asyncio.create_task(batcher.submit(["busy"]))]
+            await until_busy(encoder)
+            tasks.append(asyncio.create_task(batcher.submit(["soon"], time_left=1.2)))
+            tasks += [asyncio.create_task(batcher.submit([LONG])) for _ in range(5)]
+            tasks.append(asyncio.create_task(batcher.submit([LONG] * 2, urgency=Urgency.BATCH)))
+            await settle()
+        assert await kinds(tasks) == {Answer}
+    assert encoder.runs == [1, 1, 7], "what would make the first prompt late is scored next, and together"
+
+
 async def test_a_queue_of_nothing_but_late_prompts_does_not_stop_the_worker() -> None:
     encoder = GatedEncoder()
     batcher = make_batcher(encoder, rate=1_000_000)

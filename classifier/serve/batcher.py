@@ -12,7 +12,7 @@ from classifier.errors import DeadlineTooShort, Overloaded, ShuttingDown, Stillw
 from classifier.scorer import Scorer
 from classifier.serve.calls import Call, current_call
 from classifier.serve.cost import cost_of
-from classifier.serve.lanes import Lanes
+from classifier.serve.lanes import Lane, Lanes
 from classifier.serve.pace import Pace
 from classifier.verdict import Provenance, Scored, StageTimes, Verdict
 from classifier.views import Prepared
@@ -58,10 +58,13 @@ Outcome = Answer | Exception
 class _Job:
     """A prompt that waits for its batch."""
 
-    __slots__ = ("call", "cost", "deadline", "future", "submitted", "text")
+    __slots__ = ("call", "cost", "deadline", "future", "lane", "submitted", "text")
 
-    def __init__(self, text: str, cost: int, future: asyncio.Future[Outcome], time_left: float) -> None:
+    def __init__(
+        self, text: str, cost: int, future: asyncio.Future[Outcome], time_left: float, lane: "Lane[_Job]"
+    ) -> None:
         self.text = text
+        self.lane = lane
         self.cost = cost
         self.future = future
         self.submitted = time.perf_counter()
@@ -142,8 +145,8 @@ class MicroBatcher:
         self._admit(sum(costs), time_left, urgency)
         loop = asyncio.get_running_loop()
         left = math.inf if time_left is None else time_left
-        jobs = [_Job(text, cost, loop.create_future(), left) for text, cost in zip(texts, costs, strict=True)]
         lane = self._waiting.single if urgency is Urgency.SINGLE else self._waiting.bulk
+        jobs = [_Job(text, cost, loop.create_future(), left, lane) for text, cost in zip(texts, costs, strict=True)]
         for job in jobs:
             lane.add(job)
         self._wake.set()
@@ -205,7 +208,7 @@ class MicroBatcher:
             raise Overloaded(
                 f"the queue is full: try again in {wait:.2f} seconds, or send less at once", retry_after=wait
             )
-        needed = running + self._pace.seconds(self._waiting.ahead(lane, own) + own)
+        needed = running + self._pace.seconds(self._waiting.until(lane, own, self._most()))
         if time_left is not None and needed >= time_left:
             if not self._running and not self._waiting:
                 self._pace.hope()
@@ -230,20 +233,33 @@ class MicroBatcher:
             self._pace.learn(scored, time.perf_counter() - self._begun)
         self._running = 0
 
+    def _most(self) -> float:
+        """Window tokens of a batch."""
+        return min(self._batch_tokens, max(_LEAST_BATCH, self._pace.tokens(self._queue_seconds / 2)))
+
     def _take(self) -> list[_Job]:
         """The next batch, without what nobody waits for any more; none only when nothing waits."""
         jobs: list[_Job] = []
-        most = max(_LEAST_BATCH, self._pace.tokens(self._queue_seconds / 2))
         while self._waiting and not jobs:
-            tokens, now = 0, time.perf_counter()
-            for job in self._waiting.take(min(self._batch_tokens, most)):
+            tokens, now, first_deadline = 0, time.perf_counter(), math.inf
+            taken = self._waiting.take(self._most())
+            urgent = sorted(taken, key=lambda job: job.deadline)
+            for place, job in enumerate(urgent):
                 if job.future.done():
                     continue
-                if now + self._pace.seconds(tokens + job.cost) > job.deadline:
+                end = now + self._pace.seconds(tokens + job.cost)
+                if end > job.deadline:
                     job.future.set_result(DeadlineTooShort("the time was over in the queue: give more, or try again"))
                     continue
+                if end > first_deadline:  # with it the batch would be too late for a neighbour
+                    left = set(urgent[place:])
+                    for other in reversed(taken):
+                        if other in left:
+                            other.lane.put_back(other)
+                    break
                 jobs.append(job)
                 tokens += job.cost
+                first_deadline = min(first_deadline, job.deadline)
         return jobs
 
     def _score(self, jobs: Sequence[_Job]) -> list[Outcome]:
