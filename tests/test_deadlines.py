@@ -1,11 +1,13 @@
 """The batcher under pressure of time: bounded waits, deadlines, and neighbours that are unharmed."""
 
 import asyncio
+from typing import Any
 
 import pytest
 from test_batcher import GatedEncoder, closed_gate, make_scorer, running, until_busy
 
 from classifier.errors import DeadlineTooShort, Overloaded
+from classifier.kept import KeptEmbeddings
 from classifier.serve.batcher import Answer, MicroBatcher, Outcome, Urgency
 
 LONG = "word " * 100  # 124 window tokens
@@ -224,3 +226,20 @@ async def test_refused_prompts_do_not_make_the_rate_look_high() -> None:
     async with running(batcher):
         await batcher.submit(["", "x" * 100_001, "good"])
     assert learned == [batcher._estimate("good")]
+
+
+async def test_kept_windows_do_not_make_the_rate_look_high() -> None:
+    kept: Any = KeptEmbeddings(GatedEncoder(), entries=100)
+    batcher = MicroBatcher(make_scorer(kept), batch_tokens=100_000, queue_tokens=1_000_000)
+    learned: list[int] = []
+    batcher._pace.learn = lambda tokens, seconds: learned.append(tokens)  # type: ignore[method-assign]
+    prefix = "You answer the questions of a railway's passengers. " * 60
+    async with running(batcher):
+        await batcher.submit([f"{prefix} May I take a bicycle?"])
+        first = kept.spared
+        await batcher.submit([f"{prefix} When does the last train leave?"])
+    assert kept.spared > first + 500
+    assert learned == [
+        batcher._estimate(f"{prefix} May I take a bicycle?") - first,
+        batcher._estimate(f"{prefix} When does the last train leave?") - (kept.spared - first),
+    ]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from classifier.errors import DeadlineTooShort, Overloaded, ShuttingDown, StillwatchError
+from classifier.kept import KeptEmbeddings
 from classifier.scorer import Scorer
 from classifier.serve.calls import Call, current_call
 from classifier.serve.cost import cost_of
@@ -107,6 +108,7 @@ class MicroBatcher:
         self._waiting: Lanes[_Job] = Lanes()
         self._pace = Pace()
         self._running = 0
+        self._spared = 0
         self._begun = 0.0
         self._wake = asyncio.Event()
         self._closing = False
@@ -225,12 +227,14 @@ class MicroBatcher:
 
     def _begin(self, jobs: Sequence[_Job]) -> None:
         self._running, self._begun = sum(job.cost for job in jobs), time.perf_counter()
+        self._spared = 0
 
     def _end(self, jobs: Sequence[_Job], outcomes: Sequence[Outcome]) -> None:
-        # A prompt that is refused costs next to nothing, and must not make the rate look high.
+        # A prompt that is refused costs next to nothing, and must not make the rate look high; nor must a kept window,
+        # whose tokens are not encoded.
         scored = sum(job.cost for job, found in zip(jobs, outcomes, strict=True) if isinstance(found, Answer))
-        if scored:
-            self._pace.learn(scored, time.perf_counter() - self._begun)
+        if scored > self._spared:
+            self._pace.learn(scored - self._spared, time.perf_counter() - self._begun)
         self._running = 0
 
     def _most(self) -> float:
@@ -277,7 +281,9 @@ class MicroBatcher:
         good = [prompt for prompt in prepared if isinstance(prompt, Prepared)]
         if not good:
             return [prompt for prompt in prepared if isinstance(prompt, StillwatchError)]
+        before = _spared(scorer)
         scored = scorer.score_prepared(good, tokenise_seconds=time.perf_counter() - started)
+        self._spared += _spared(scorer) - before
         self._on_batch(
             [job.call for job, found in zip(jobs, prepared, strict=True) if isinstance(found, Prepared)], scored
         )
@@ -288,3 +294,9 @@ class MicroBatcher:
             else prompt
             for job, prompt in zip(jobs, prepared, strict=True)
         ]
+
+
+def _spared(scorer: Scorer) -> int:
+    """Tokens that the scorer's encoder did not have to encode so far."""
+    encoder = scorer.model.encoder
+    return encoder.spared if isinstance(encoder, KeptEmbeddings) else 0
