@@ -16,7 +16,14 @@ import grpc
 
 from classifier.address import peer_host
 from classifier.config import Settings
-from classifier.errors import Overloaded, PermissionDenied, StillwatchError, Unauthenticated
+from classifier.errors import (
+    DeadlineTooShort,
+    Overloaded,
+    PermissionDenied,
+    ShuttingDown,
+    StillwatchError,
+    Unauthenticated,
+)
 from classifier.serve.calls import current_call
 from classifier.serve.drain import holding
 from classifier.serve.edge import abort
@@ -171,8 +178,13 @@ class Guard(grpc.aio.ServerInterceptor):
         async def handle(message: Any, context: Context) -> Any:
             with self._counted():
                 caller = _identified(token, context)
-                self._quotas.charge(caller.id, _cost(message), self._quota(token))
-                return await behaviour(message, context)
+                cost, quota = _cost(message), self._quota(token)
+                self._quotas.charge(caller.id, cost, quota)
+                try:
+                    return await behaviour(message, context)
+                except (Overloaded, DeadlineTooShort, ShuttingDown):
+                    self._quotas.refund(caller.id, cost, quota)
+                    raise
 
         return handle
 
