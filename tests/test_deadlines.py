@@ -171,6 +171,22 @@ async def test_a_batch_grows_no_longer_than_the_earliest_deadline_in_it() -> Non
     assert encoder.runs == [1, 1, 7], "what would make the first prompt late is scored next, and together"
 
 
+@pytest.mark.parametrize(("waited", "first"), [(0.0, "soon"), (200.0, LONG)])
+async def test_deadlines_go_before_turns_until_somebody_has_waited_for_long(waited: float, first: str) -> None:
+    batcher = make_batcher(GatedEncoder(), rate=100, batch_tokens=4_096, queue_seconds=100.0)
+    tasks = [asyncio.create_task(batcher.submit(["soon"], time_left=1.2))]
+    await settle()
+    tasks.append(asyncio.create_task(batcher.submit([LONG], urgency=Urgency.BATCH)))
+    await settle()
+    for job in batcher._waiting.bulk:
+        job.submitted -= waited
+    batcher._waiting._bulk_first = True
+    assert [job.text for job in batcher._take()] == [first]
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
 async def test_a_queue_of_nothing_but_late_prompts_does_not_stop_the_worker() -> None:
     encoder = GatedEncoder()
     batcher = make_batcher(encoder, rate=1_000_000)

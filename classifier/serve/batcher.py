@@ -247,7 +247,10 @@ class MicroBatcher:
         while self._waiting and not jobs:
             tokens, now, first_deadline = 0, time.perf_counter(), math.inf
             taken = self._waiting.take(self._most())
-            urgent = sorted(taken, key=lambda job: job.deadline)
+            # Who was accepted before the other lane filled did not reckon with it. Later on the turns count, so that
+            # tight deadlines do not starve anybody.
+            waited = max(now - job.submitted for job in taken)
+            urgent = taken if waited > self._queue_seconds else sorted(taken, key=lambda job: job.deadline)
             for place, job in enumerate(urgent):
                 if job.future.done():
                     continue
