@@ -5,6 +5,7 @@ import gc
 import tracemalloc
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import grpc
 import pytest
@@ -12,11 +13,14 @@ from serving import Server
 from stillwatch.v1 import classifier_pb2, classifier_pb2_grpc, examples_pb2
 
 from classifier.client import Client
-from classifier.errors import EmptyPrompt, Overloaded
+from classifier.config import Settings
+from classifier.errors import DeadlineTooShort, EmptyPrompt, Overloaded
 from classifier.runtime import Runtime
 from classifier.scorer import Scorer
-from classifier.serve.batcher import Answer, Outcome
+from classifier.serve.batcher import Answer, Outcome, Urgency
 from classifier.serve.cache import VerdictCache, size_of
+from classifier.serve.drain import Drain
+from classifier.serve.services import ClassifierServicer
 from classifier.verdict import Scored
 
 
@@ -41,9 +45,9 @@ class Bench:
         verdicts = iter(answers(scored))
         return [next(verdicts) if text else EmptyPrompt("the prompt is empty") for text in texts]
 
-    async def ask(self, *texts: str, scope: bytes = b"") -> list[Outcome]:
+    async def ask(self, *texts: str, scope: bytes = b"", urgency: Urgency = Urgency.SINGLE) -> list[Outcome]:
         """Ask as a servicer does."""
-        return await self.cache.answer(texts, self.compute, scope)
+        return await self.cache.answer(texts, self.compute, scope, urgency)
 
 
 def answers(scored: Scored) -> list[Answer]:
@@ -131,6 +135,76 @@ async def test_a_refused_callers_followers_are_judged_by_themselves(bench: Bench
     with pytest.raises(Overloaded):
         await leader
     assert isinstance((await follower)[0], Answer)
+
+
+async def test_when_a_leader_is_dropped_one_of_its_followers_leads_and_the_others_follow_it(bench: Bench) -> None:
+    late: list[Outcome] = [DeadlineTooShort("the time was over in the queue")]
+    outcomes: list[list[Outcome]] = [late, late]
+
+    async def compute(texts: Sequence[str]) -> list[Outcome]:
+        answered = await bench.compute(texts)
+        return outcomes.pop() if outcomes else answered
+
+    bench.gate.clear()
+    callers = [asyncio.create_task(bench.cache.answer(["the same"], compute)) for _ in range(50)]
+    await asyncio.sleep(0)
+    bench.gate.set()
+    found = [outcome for (outcome,) in await asyncio.gather(*callers)]
+    assert [type(outcome) for outcome in found].count(DeadlineTooShort) == 2
+    assert [type(outcome) for outcome in found].count(Answer) == 48
+    assert bench.computed == ["the same"] * 3
+    assert len(bench.cache) == 1
+
+
+async def test_nobody_waits_for_a_prompt_that_was_sent_with_another_urgency(bench: Bench) -> None:
+    bench.gate.clear()
+    callers = [
+        asyncio.create_task(bench.ask("the same", urgency=urgency))
+        for urgency in (Urgency.STREAM, Urgency.SINGLE, Urgency.BATCH, Urgency.SINGLE, Urgency.STREAM)
+    ]
+    await asyncio.sleep(0)
+    bench.gate.set()
+    assert all(isinstance(outcome, Answer) for (outcome,) in await asyncio.gather(*callers))
+    assert bench.computed == ["the same"] * 3
+
+
+async def test_who_leads_after_another_caller_has_only_the_time_that_is_left_then(bench: Bench) -> None:
+    submitted: list[tuple[float | None, Urgency]] = []
+
+    class Waiting:
+        """Refuses the first prompt, as a batcher does."""
+
+        async def submit(self, texts: Sequence[str], *, time_left: float | None, urgency: Urgency) -> list[Outcome]:
+            submitted.append((time_left, urgency))
+            answered = await bench.compute(texts)
+            return answered if len(submitted) > 1 else [DeadlineTooShort("the time was over in the queue")]
+
+    class Context:
+        """A call's, with a clock that is set."""
+
+        left = 9.0
+
+        def time_remaining(self) -> float:
+            return self.left
+
+        def invocation_metadata(self) -> tuple[()]:
+            return ()
+
+        peer_identities = invocation_metadata
+
+    waiting: Any = Waiting()
+    contexts: list[Any] = [Context(), Context()]
+    servicer = ClassifierServicer(waiting, bench.cache, Settings(), Drain())
+    request = classifier_pb2.ClassifyRequest(prompt=classifier_pb2.Prompt(text="the same"))
+    bench.gate.clear()
+    leader, follower = (asyncio.create_task(servicer.Classify(request, context)) for context in contexts)
+    await asyncio.sleep(0)
+    contexts[1].left = 4.0
+    bench.gate.set()
+    with pytest.raises(DeadlineTooShort):
+        await leader
+    await follower
+    assert submitted == [(9.0, Urgency.SINGLE), (4.0, Urgency.SINGLE)]
 
 
 async def test_nothing_is_answered_across_scorers(bench: Bench, runtime: Runtime) -> None:

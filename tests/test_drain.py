@@ -97,6 +97,26 @@ def test_accepted_calls_are_answered_although_the_server_was_told_to_stop(tmp_pa
         assert server.stop() == 0
 
 
+def test_a_prompt_that_waits_for_its_quota_is_answered_although_the_server_was_told_to_stop(tmp_path: Path) -> None:
+    sent: queue.Queue[classifier_pb2.StreamClassifyRequest | None] = queue.Queue()
+    with (
+        running_server(tmp_path / "home", quota_requests_per_second=0.5) as server,
+        grpc.insecure_channel(server.address) as channel,
+    ):
+        stream = open_stream(channel, sent)
+        sent.put(prompt("a"))
+        assert next(stream).id == "a"
+        sent.put(prompt("b"))  # its turn comes after two seconds
+        server.terminate()
+        assert next(stream).id == "b"
+        with pytest.raises(grpc.RpcError) as raised:
+            next(stream)
+        sent.put(None)
+        error: Any = raised.value
+        assert "open a stream to another one" in error.details()
+        assert server.stop() == 0
+
+
 def test_the_grace_period_bounds_a_stream_that_never_ends(tmp_path: Path) -> None:
     done = threading.Event()
 
@@ -136,8 +156,9 @@ def test_a_second_signal_ends_the_server_at_once(tmp_path: Path, number: signal.
 def test_a_call_whose_time_cannot_suffice_is_refused_with_a_reason(tmp_path: Path) -> None:
     with running_server(tmp_path / "home") as server, grpc.insecure_channel(server.address) as channel:
         stub: Any = classifier_pb2_grpc.ClassifierServiceStub(channel)
-        prompt = classifier_pb2.Prompt(text=ORDINARY * 400)
-        long = classifier_pb2.BatchClassifyRequest(items=[classifier_pb2.BatchItem(prompt=prompt)] * 250)  # minutes
+        texts = [f"{number} {ORDINARY * 400}" for number in range(250)]  # minutes; equal ones would be scored once
+        prompts = [classifier_pb2.Prompt(text=text) for text in texts]
+        long = classifier_pb2.BatchClassifyRequest(items=[classifier_pb2.BatchItem(prompt=each) for each in prompts])
         with pytest.raises(grpc.RpcError) as raised:
             stub.BatchClassify(long, timeout=10)
         error: Any = raised.value

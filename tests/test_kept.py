@@ -35,6 +35,7 @@ def test_a_full_window_is_encoded_once_also_within_one_batch() -> None:
     first = kept.encode([shared, short, mine, shared])
     second = kept.encode([short, shared])
     assert inner.encoded == [tuple(shared), tuple(short), tuple(mine), tuple(short)]
+    assert kept.spared == 2 * LEAST_TOKENS
     np.testing.assert_array_equal(first[0], first[3])
     np.testing.assert_array_equal(second[1], first[0])
     np.testing.assert_array_equal(second[0], first[1])

@@ -140,3 +140,24 @@ def test_what_stands_ahead_is_the_own_lane_and_as_much_of_the_other() -> None:
     assert lanes.ahead(lanes.bulk) == 1_000 + 100
     lanes.discard(next(iter(lanes.single)))
     assert lanes.ahead(lanes.bulk) == 1_000
+
+
+def test_the_answer_comes_with_the_end_of_the_batch_in_which_the_other_lane_rides() -> None:
+    lanes: Lanes[Weight] = Lanes()
+    lanes.single.add(Weight(30))
+    assert lanes.until(lanes.single, 50, 100) == 80, "alone in its lane and in the queue"
+    lanes.bulk.add(Weight(1_000))
+    assert lanes.until(lanes.single, 10, 100) == 100
+    assert lanes.until(lanes.single, 50, 100) == 200, "110 in the other lane's turns and its own: two batches"
+    assert lanes.until(lanes.bulk, 50, 100) == 1_080, "no more than what waits"
+
+
+def test_what_is_put_back_comes_first() -> None:
+    lanes: Lanes[Weight] = Lanes()
+    jobs = [Weight(10) for _ in range(4)]
+    for job in jobs:
+        lanes.bulk.add(job)
+    taken = lanes.take(30)
+    for job in reversed(taken[1:]):
+        lanes.bulk.put_back(job)
+    assert (list(lanes), lanes.tokens) == (jobs[1:], 30)

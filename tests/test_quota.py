@@ -1,11 +1,16 @@
 """Quotas: what is let in, and the exact time until it is."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from stillwatch.v1 import classifier_pb2
 
-from classifier.errors import QuotaExceeded
+from classifier.errors import DeadlineTooShort, EmptyPrompt, Overloaded, QuotaExceeded, ShuttingDown, StillwatchError
+from classifier.serve.guard import Guard
 from classifier.serve.quota import MAX_CALLERS, Quota, Quotas
+from classifier.tokens import Scope, Token
 
 
 class Clock:
@@ -49,6 +54,39 @@ def test_what_is_refused_costs_nothing() -> None:
     with pytest.raises(QuotaExceeded):
         quotas.charge("a", 60, share)
     quotas.charge("a", 40, share)  # neither tokens nor a request were taken for the refused one
+
+
+def test_a_refund_gives_back_what_was_charged_and_no_more_than_the_bucket_holds() -> None:
+    clock = Clock()
+    quotas, share = Quotas(clock), Quota(tokens_per_minute=60, requests_per_second=1)
+    quotas.charge("a", 60, share)
+    quotas.refund("a", 60, share)
+    quotas.charge("a", 60, share)
+    clock.now += 3_600
+    quotas.refund("a", 60, share)
+    quotas.charge("a", 60, share)
+    assert quotas.wait("a", 60, share) == pytest.approx(60)
+    quotas.refund("nobody", 60, share)
+    quotas.refund("a", 60, Quota())
+    assert len(quotas) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "refunded"), [(Overloaded, True), (DeadlineTooShort, True), (ShuttingDown, True), (EmptyPrompt, False)]
+)
+async def test_a_call_that_the_queue_refuses_costs_no_quota(error: type[StillwatchError], *, refunded: bool) -> None:
+    guard = Guard(None, Quota(requests_per_second=0.001), anonymous=frozenset(), most_calls=9)
+    token = Token(name="gateway", sha256="0" * 64, scopes=frozenset({Scope.CLASSIFY}))
+
+    async def behaviour(message: Any, context: Any) -> None:
+        raise error("it was refused")
+
+    handle = guard._unary(behaviour, token)
+    context: Any = None
+    with pytest.raises(error):
+        await handle(classifier_pb2.ClassifyRequest(), context)
+    with pytest.raises(error if refunded else QuotaExceeded):
+        await handle(classifier_pb2.ClassifyRequest(), context)
 
 
 def test_a_request_larger_than_the_quota_passes_alone_and_is_paid_for_afterwards() -> None:

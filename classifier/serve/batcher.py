@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from enum import Enum
 
 from classifier.errors import DeadlineTooShort, Overloaded, ShuttingDown, StillwatchError
+from classifier.kept import KeptEmbeddings
 from classifier.scorer import Scorer
 from classifier.serve.calls import Call, current_call
 from classifier.serve.cost import cost_of
-from classifier.serve.lanes import Lanes
+from classifier.serve.lanes import Lane, Lanes
 from classifier.serve.pace import Pace
 from classifier.verdict import Provenance, Scored, StageTimes, Verdict
 from classifier.views import Prepared
@@ -58,10 +59,13 @@ Outcome = Answer | Exception
 class _Job:
     """A prompt that waits for its batch."""
 
-    __slots__ = ("call", "cost", "deadline", "future", "submitted", "text")
+    __slots__ = ("call", "cost", "deadline", "future", "lane", "submitted", "text")
 
-    def __init__(self, text: str, cost: int, future: asyncio.Future[Outcome], time_left: float) -> None:
+    def __init__(
+        self, text: str, cost: int, future: asyncio.Future[Outcome], time_left: float, lane: "Lane[_Job]"
+    ) -> None:
         self.text = text
+        self.lane = lane
         self.cost = cost
         self.future = future
         self.submitted = time.perf_counter()
@@ -90,7 +94,7 @@ class MicroBatcher:
         Args:
             scorer: Returns what scores now; asked once a batch, so that a batch has one model and one set of examples.
             batch_tokens: The most tokens of a batch; a single prompt may have more.
-            queue_tokens: The most tokens that may wait.
+            queue_tokens: The most tokens that may wait; single prompts may wait beside as many of the others.
             queue_seconds: How long a single prompt may wait, by the running rate; a batch lasts half as long at most.
             bulk_queue_seconds: How long prompts that were sent together may wait for their turn.
             on_batch: Told of each scored batch, with the call of each prompt, on the worker's thread; never raises.
@@ -104,6 +108,7 @@ class MicroBatcher:
         self._waiting: Lanes[_Job] = Lanes()
         self._pace = Pace()
         self._running = 0
+        self._spared = 0
         self._begun = 0.0
         self._wake = asyncio.Event()
         self._closing = False
@@ -142,8 +147,8 @@ class MicroBatcher:
         self._admit(sum(costs), time_left, urgency)
         loop = asyncio.get_running_loop()
         left = math.inf if time_left is None else time_left
-        jobs = [_Job(text, cost, loop.create_future(), left) for text, cost in zip(texts, costs, strict=True)]
         lane = self._waiting.single if urgency is Urgency.SINGLE else self._waiting.bulk
+        jobs = [_Job(text, cost, loop.create_future(), left, lane) for text, cost in zip(texts, costs, strict=True)]
         for job in jobs:
             lane.add(job)
         self._wake.set()
@@ -195,14 +200,17 @@ class MicroBatcher:
         limit = self._queue_seconds if urgency is Urgency.SINGLE else self._bulk_queue_seconds
         # An empty queue takes anything, so that no allowed request is refused for ever; and a lane takes as much as a
         # batch, whatever the rate says, because a burst is no overload.
-        full = len(self._waiting) and self._waiting.tokens + own > self._queue_tokens
+        # Single prompts count only their own lane: one huge batch that waits must not keep them out.
+        room = lane if urgency is Urgency.SINGLE else self._waiting
+        full = len(room) and room.tokens + own > self._queue_tokens
         late = len(lane) and lane.tokens + own > self._batch_tokens and wait > limit
         if full or (late and urgency is not Urgency.STREAM):
-            wait = running + self._pace.seconds(self._waiting.tokens if full else self._waiting.ahead(lane))
+            if full and urgency is not Urgency.SINGLE:
+                wait = running + self._pace.seconds(self._waiting.tokens)
             raise Overloaded(
                 f"the queue is full: try again in {wait:.2f} seconds, or send less at once", retry_after=wait
             )
-        needed = running + self._pace.seconds(self._waiting.ahead(lane, own) + own)
+        needed = running + self._pace.seconds(self._waiting.until(lane, own, self._most()))
         if time_left is not None and needed >= time_left:
             if not self._running and not self._waiting:
                 self._pace.hope()
@@ -219,28 +227,46 @@ class MicroBatcher:
 
     def _begin(self, jobs: Sequence[_Job]) -> None:
         self._running, self._begun = sum(job.cost for job in jobs), time.perf_counter()
+        self._spared = 0
 
     def _end(self, jobs: Sequence[_Job], outcomes: Sequence[Outcome]) -> None:
-        # A prompt that is refused costs next to nothing, and must not make the rate look high.
+        # A prompt that is refused costs next to nothing, and must not make the rate look high; nor must a kept window,
+        # whose tokens are not encoded.
         scored = sum(job.cost for job, found in zip(jobs, outcomes, strict=True) if isinstance(found, Answer))
-        if scored:
-            self._pace.learn(scored, time.perf_counter() - self._begun)
+        if scored > self._spared:
+            self._pace.learn(scored - self._spared, time.perf_counter() - self._begun)
         self._running = 0
+
+    def _most(self) -> float:
+        """Window tokens of a batch."""
+        return min(self._batch_tokens, max(_LEAST_BATCH, self._pace.tokens(self._queue_seconds / 2)))
 
     def _take(self) -> list[_Job]:
         """The next batch, without what nobody waits for any more; none only when nothing waits."""
         jobs: list[_Job] = []
-        most = max(_LEAST_BATCH, self._pace.tokens(self._queue_seconds / 2))
         while self._waiting and not jobs:
-            tokens, now = 0, time.perf_counter()
-            for job in self._waiting.take(min(self._batch_tokens, most)):
+            tokens, now, first_deadline = 0, time.perf_counter(), math.inf
+            taken = self._waiting.take(self._most())
+            # Who was accepted before the other lane filled did not reckon with it. Later on the turns count, so that
+            # tight deadlines do not starve anybody.
+            waited = max(now - job.submitted for job in taken)
+            urgent = taken if waited > self._queue_seconds else sorted(taken, key=lambda job: job.deadline)
+            for place, job in enumerate(urgent):
                 if job.future.done():
                     continue
-                if now + self._pace.seconds(tokens + job.cost) > job.deadline:
+                end = now + self._pace.seconds(tokens + job.cost)
+                if end > job.deadline:
                     job.future.set_result(DeadlineTooShort("the time was over in the queue: give more, or try again"))
                     continue
+                if end > first_deadline:  # with it the batch would be too late for a neighbour
+                    left = set(urgent[place:])
+                    for other in reversed(taken):
+                        if other in left:
+                            other.lane.put_back(other)
+                    break
                 jobs.append(job)
                 tokens += job.cost
+                first_deadline = min(first_deadline, job.deadline)
         return jobs
 
     def _score(self, jobs: Sequence[_Job]) -> list[Outcome]:
@@ -258,7 +284,9 @@ class MicroBatcher:
         good = [prompt for prompt in prepared if isinstance(prompt, Prepared)]
         if not good:
             return [prompt for prompt in prepared if isinstance(prompt, StillwatchError)]
+        before = _spared(scorer)
         scored = scorer.score_prepared(good, tokenise_seconds=time.perf_counter() - started)
+        self._spared += _spared(scorer) - before
         self._on_batch(
             [job.call for job, found in zip(jobs, prepared, strict=True) if isinstance(found, Prepared)], scored
         )
@@ -269,3 +297,9 @@ class MicroBatcher:
             else prompt
             for job, prompt in zip(jobs, prepared, strict=True)
         ]
+
+
+def _spared(scorer: Scorer) -> int:
+    """Tokens that the scorer's encoder did not have to encode so far."""
+    encoder = scorer.model.encoder
+    return encoder.spared if isinstance(encoder, KeptEmbeddings) else 0

@@ -17,11 +17,12 @@ import grpc
 
 from classifier.errors import InvalidPrompt, StillwatchError
 from classifier.scorer import Scorer
-from classifier.serve.batcher import Answer, Outcome
+from classifier.serve.batcher import Answer, Outcome, Urgency
 from classifier.verdict import StageTimes
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Compute = Callable[[Sequence[str]], Awaitable[Sequence[Outcome]]]
+Flight: TypeAlias = "asyncio.Future[Outcome | None]"
 _NO_TIME = StageTimes(0.0, 0.0, 0.0, 0.0)
 _ENTRY_BYTES = 2_048
 _SCORE_BYTES = 128
@@ -44,7 +45,7 @@ class VerdictCache:
         self._most_bytes = most_bytes
         self._secret = secrets.token_bytes(32)
         self._held: OrderedDict[bytes, Answer] = OrderedDict()
-        self._flights: dict[bytes, asyncio.Future[Outcome | None]] = {}
+        self._flights: dict[tuple[Urgency, bytes], Flight] = {}
         self._generation: tuple[Scorer, int] | None = None
         self.bytes = 0
         self.hits = 0
@@ -54,13 +55,16 @@ class VerdictCache:
         """How many answers are kept."""
         return len(self._held)
 
-    async def answer(self, texts: Sequence[str], compute: Compute, scope: bytes = b"") -> list[Outcome]:
+    async def answer(
+        self, texts: Sequence[str], compute: Compute, scope: bytes = b"", urgency: Urgency = Urgency.SINGLE
+    ) -> list[Outcome]:
         """Answer prompts from the cache, and have the others scored: equal ones that come together only once.
 
         Args:
             texts: Prompts.
             compute: Scores prompts, as MicroBatcher.submit does; what it raises is raised here.
             scope: Whose prompts they are; other scopes' answers are not seen.
+            urgency: How long they may wait; nobody waits for what was sent with another urgency.
 
         Returns:
             For each prompt its answer, or the error that it met. Of a kept answer all times are 0.
@@ -73,23 +77,25 @@ class VerdictCache:
         while wanted:
             generation = self._renewed()
             kept = {key: held for key in wanted if (held := self._get(key)) is not None}
-            waiting = {key: flight for key in wanted if key not in kept and (flight := self._flights.get(key))}
+            waiting = {
+                key: flight for key in wanted if key not in kept and (flight := self._flights.get((urgency, key)))
+            }
             mine = {key: text for key, text in wanted.items() if key not in kept and key not in waiting}
             self.hits += len(kept)
             self.misses += len(mine)
             found |= kept
             if mine:
-                found |= await self._lead(mine, compute, generation)
-            found |= await _followed({key: wanted[key] for key in waiting}, waiting, compute)
-            # What is missing now was given up by a caller who went away: it is another one's turn.
+                found |= await self._lead(mine, compute, generation, urgency)
+            found |= await _followed(waiting)
+            # What is missing now was refused, or given up by a caller who went away: one of those who wait leads next.
             wanted = {key: text for key, text in wanted.items() if key not in found}
         return [found[key] for key in keys]
 
     async def _lead(
-        self, mine: Mapping[bytes, str], compute: Compute, generation: tuple[Scorer, int]
+        self, mine: Mapping[bytes, str], compute: Compute, generation: tuple[Scorer, int], urgency: Urgency
     ) -> dict[bytes, Outcome]:
         """Have prompts scored. A lone one is shared with who asks the same meanwhile; a batch would keep them waiting."""
-        flights = {key: asyncio.get_running_loop().create_future() for key in mine if len(mine) == 1}
+        flights = {(urgency, key): asyncio.get_running_loop().create_future() for key in mine if len(mine) == 1}
         self._flights |= flights
         outcomes: dict[bytes, Outcome] = {}
         try:
@@ -98,10 +104,10 @@ class VerdictCache:
             outcomes = dict.fromkeys(mine, error)
             raise
         finally:
-            for key, flight in flights.items():
-                if self._flights.get(key) is flight:
-                    del self._flights[key]
-                flight.set_result(outcomes.get(key))
+            for name, flight in flights.items():
+                if self._flights.get(name) is flight:
+                    del self._flights[name]
+                flight.set_result(outcomes.get(name[1]))
         if self._renewed() == generation:
             for key, outcome in outcomes.items():
                 self._keep(key, outcome, generation)
@@ -167,18 +173,10 @@ def scope_of(context: Context) -> bytes:
     return b"".join(len(part).to_bytes(4) + part for part in parts)
 
 
-async def _followed(
-    texts: Mapping[bytes, str], flights: Mapping[bytes, "asyncio.Future[Outcome | None]"], compute: Compute
-) -> dict[bytes, Outcome]:
+async def _followed(flights: Mapping[bytes, Flight]) -> dict[bytes, Outcome]:
     """What others' flights bring. Another caller's refusal is not ours; a cancelled wait leaves the flight alone."""
     if not flights:
         return {}
     await asyncio.wait(flights.values())
     landed = {key: flight.result() for key, flight in flights.items()}
-    found: dict[bytes, Outcome] = {
-        key: outcome for key, outcome in landed.items() if isinstance(outcome, Answer | InvalidPrompt)
-    }
-    refused = {key: texts[key] for key, outcome in landed.items() if outcome is not None and key not in found}
-    if refused:
-        found |= dict(zip(refused, await compute(list(refused.values())), strict=True))
-    return found
+    return {key: outcome for key, outcome in landed.items() if isinstance(outcome, Answer | InvalidPrompt)}

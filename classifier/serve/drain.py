@@ -1,8 +1,9 @@
 """How the server stops: it says so, takes no more calls, finishes what it accepted, and waits for no idle stream."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeAlias
 
 import grpc
@@ -57,6 +58,7 @@ class Drain(grpc.aio.ServerInterceptor):
             ShuttingDown: When reading was ended.
         """
         stream = _Reading(busy)
+        _current.set(stream)
         self._streams.add(stream)
         if self._draining:
             stream.watch()
@@ -108,6 +110,21 @@ class Drain(grpc.aio.ServerInterceptor):
             self._over.set()
 
 
+@contextmanager
+def holding() -> Iterator[None]:
+    """Hold a message that was taken from the stream under way and is not handed on yet: the stream is not idle."""
+    stream = _current.get()
+    if stream is None:
+        yield
+        return
+    stream.holds = True
+    try:
+        yield
+    finally:
+        stream.holds = False
+        stream.heard()
+
+
 class _Reading:
     """A stream that is read from."""
 
@@ -115,6 +132,7 @@ class _Reading:
         self.scope = asyncio.timeout(None)
         self._busy = busy
         self._heard = False
+        self.holds = False
         self._timer: asyncio.TimerHandle | None = None
 
     def heard(self) -> None:
@@ -131,7 +149,10 @@ class _Reading:
             self._timer.cancel()
 
     def _look(self) -> None:
-        if self._heard or self._busy():
+        if self._heard or self.holds or self._busy():
             self.watch()
         else:
             self.scope.reschedule(asyncio.get_running_loop().time())
+
+
+_current: ContextVar[_Reading | None] = ContextVar("reading", default=None)

@@ -16,8 +16,16 @@ import grpc
 
 from classifier.address import peer_host
 from classifier.config import Settings
-from classifier.errors import Overloaded, PermissionDenied, StillwatchError, Unauthenticated
+from classifier.errors import (
+    DeadlineTooShort,
+    Overloaded,
+    PermissionDenied,
+    ShuttingDown,
+    StillwatchError,
+    Unauthenticated,
+)
 from classifier.serve.calls import current_call
+from classifier.serve.drain import holding
 from classifier.serve.edge import abort
 from classifier.serve.quota import Quota, Quotas
 from classifier.serve.status import status_of
@@ -170,8 +178,13 @@ class Guard(grpc.aio.ServerInterceptor):
         async def handle(message: Any, context: Context) -> Any:
             with self._counted():
                 caller = _identified(token, context)
-                self._quotas.charge(caller.id, _cost(message), self._quota(token))
-                return await behaviour(message, context)
+                cost, quota = _cost(message), self._quota(token)
+                self._quotas.charge(caller.id, cost, quota)
+                try:
+                    return await behaviour(message, context)
+                except (Overloaded, DeadlineTooShort, ShuttingDown):
+                    self._quotas.refund(caller.id, cost, quota)
+                    raise
 
         return handle
 
@@ -179,8 +192,9 @@ class Guard(grpc.aio.ServerInterceptor):
         async def paced(messages: Any, caller: Caller) -> AsyncIterator[Any]:
             async for message in messages:
                 # Time, not an event, fills a bucket.
-                while wait := self._quotas.wait(caller.id, _cost(message), self._quota(token)):  # noqa: ASYNC110
-                    await asyncio.sleep(wait)
+                while wait := self._quotas.wait(caller.id, _cost(message), self._quota(token)):
+                    with holding():
+                        await asyncio.sleep(wait)
                 yield message
 
         async def handle(messages: Any, context: Context) -> Any:

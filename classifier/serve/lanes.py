@@ -1,5 +1,6 @@
 """The two lanes of the queue: single prompts, which somebody waits for, and bulk, which may wait longer."""
 
+import math
 from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Generic, Protocol, TypeVar
@@ -41,6 +42,11 @@ class Lane(Generic[T]):
         """Put a job at the end."""
         self._jobs[job] = None
         self._tokens += job.cost
+
+    def put_back(self, job: T) -> None:
+        """Put a job that was taken out at the beginning."""
+        self.add(job)
+        self._jobs.move_to_end(job, last=False)
 
     def discard(self, job: T) -> None:
         """Take a job out, if it is still there."""
@@ -84,6 +90,20 @@ class Lanes(Generic[T]):
         """
         other = self.bulk if lane is self.single else self.single
         return lane.tokens + min(other.tokens, lane.tokens + cost)
+
+    def until(self, lane: Lane[T], cost: int, most: float) -> int:
+        """What is scored until the answer to something that comes now: a batch is answered as a whole.
+
+        Args:
+            lane: Where it will wait.
+            cost: Its own window tokens.
+            most: Window tokens of a batch.
+
+        Returns:
+            Window tokens until the end of its last batch, with what of the other lane will ride in that.
+        """
+        own = self.ahead(lane, cost) + cost
+        return own if len(lane) == len(self) else min(self.tokens + cost, math.ceil(math.ceil(own / most) * most))
 
     def discard(self, job: T) -> None:
         """Take a job out of its lane, if it is still there."""

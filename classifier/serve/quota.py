@@ -88,6 +88,18 @@ class Quotas:
                 bucket.held -= cost
         return wait
 
+    def refund(self, caller: str, tokens: int, share: Quota) -> None:
+        """Give back what charge took out for a request that was not served; a bucket never holds over its capacity.
+
+        Args:
+            caller: Who asked.
+            tokens: What the request was charged.
+            share: What the caller may ask for.
+        """
+        for bucket, cost in zip(self._callers.get((caller, share), ()), (tokens, 1), strict=False):
+            if bucket is not None:
+                bucket.held = min(bucket.capacity, bucket.held + cost)
+
     def _buckets(self, caller: str, share: Quota, now: float) -> tuple[_Bucket | None, _Bucket | None]:
         key = (caller, share)
         found = self._callers.get(key)

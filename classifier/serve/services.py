@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
 import grpc
@@ -87,8 +86,11 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServiceServicer):
                 tasks.create_task(answer(request))
 
     async def _answer(self, texts: Sequence[str], context: Context, urgency: Urgency) -> list[Outcome]:
-        submit = partial(self._batcher.submit, time_left=context.time_remaining(), urgency=urgency)
-        return await self._cache.answer(texts, submit, scope_of(context))
+        async def submit(new: Sequence[str]) -> list[Outcome]:
+            # Asked for now: who followed another caller's prompt has less time left than at the start.
+            return await self._batcher.submit(new, time_left=context.time_remaining(), urgency=urgency)
+
+        return await self._cache.answer(texts, submit, scope_of(context), urgency)
 
     async def _outcome(self, request: classifier_pb2.StreamClassifyRequest, context: Context) -> Outcome:
         try:
