@@ -10,8 +10,6 @@ from classifier.config import Settings
 from classifier.errors import InvalidRequest, InvalidSetting
 from classifier.serve.tls import server_credentials
 
-SPARE_RPCS = 64
-"""Calls beyond max_concurrent_rpcs, so that health is answered while the others are refused."""
 _log = structlog.get_logger("stillwatch.listen")
 
 
