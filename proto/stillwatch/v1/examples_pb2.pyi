@@ -74,7 +74,7 @@ class Example(_message.Message):
     language: _builtins.str
     """language is a code such as "en"; empty when unknown."""
     source: _builtins.str
-    """source names where the example comes from."""
+    """source names where the example comes from; "seed" is kept for the bundle's own examples, and refused."""
     author: _builtins.str
     """author names who added it."""
     note: _builtins.str
