@@ -10,6 +10,7 @@ from classifier.address import stays_here
 from classifier.errors import InvalidSetting
 
 MAX_MESSAGE_BYTES = 64 * 2**20
+"""The most that a client takes and a server sends."""
 _OPTIONS = [
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),

@@ -268,7 +268,7 @@ class ListExamplesResponse(_message.Message):
     """revision is the store's revision."""
     @_builtins.property
     def examples(self) -> _containers.RepeatedCompositeFieldContainer[Global___Example]:
-        """examples are the page."""
+        """examples are the page: fewer than page_size where they are long, since a page holds some 3 MiB."""
 
     def __init__(
         self,
