@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import tracemalloc
+import weakref
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -131,6 +132,19 @@ async def test_a_refused_callers_followers_are_judged_by_themselves(bench: Bench
     with pytest.raises(Overloaded):
         await leader
     assert isinstance((await follower)[0], Answer)
+
+
+async def test_a_scorer_that_was_replaced_is_freed_before_anybody_asks_again(runtime: Runtime) -> None:
+    bench = Bench(Scorer(runtime.scorer.model, lambda: runtime.scorer.snapshot))
+    await bench.ask("What is the capital of Peru?")
+    old = weakref.ref(bench.scorer)
+    gc.collect()
+    gc.disable()  # it must go by itself, not when a collection happens to run
+    try:
+        bench.scorer = runtime.scorer
+        assert old() is None
+    finally:
+        gc.enable()
 
 
 async def test_nothing_is_answered_across_scorers(bench: Bench, runtime: Runtime) -> None:
