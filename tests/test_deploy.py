@@ -230,10 +230,11 @@ def container() -> dict[str, Any]:
 
 
 def test_there_is_time_to_drain_before_the_kill() -> None:
-    grace = float({pair["name"]: pair["value"] for pair in container()["env"]}["STILLWATCH_GRACE_SECONDS"])
-    assert pod()["terminationGracePeriodSeconds"] >= grace + 10
+    given = {pair["name"]: pair["value"] for pair in container()["env"]}
+    pause = float(given.get("STILLWATCH_DRAIN_PAUSE_SECONDS", Settings().drain_pause_seconds))
+    assert pod()["terminationGracePeriodSeconds"] >= pause + float(given["STILLWATCH_GRACE_SECONDS"]) + 10
     (stop,) = re.findall(r"^TimeoutStopSec=(\d+)$", UNIT, re.MULTILINE)
-    assert int(stop) >= Settings().grace_seconds + 10
+    assert int(stop) >= Settings().drain_pause_seconds + Settings().grace_seconds + 10
 
 
 def test_the_pods_are_confined_and_probed_by_grpc() -> None:
