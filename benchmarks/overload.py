@@ -17,13 +17,14 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import grpc
 import numpy as np
 from numpy.typing import NDArray
-from processes import mixed_texts, resident_mib, server_process
+from processes import NO_VERDICTS_KEPT, mixed_texts, resident_mib, server_process
 from stillwatch.v1 import classifier_pb2
 
 _CLASSIFY = "/stillwatch.v1.ClassifierService/Classify"
@@ -31,6 +32,7 @@ _REFUSED: int = grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
 _PROBES = 9
 _GIVE_UP = 20.0
 _RECOVERED = 1.5
+_numbers = count(1)
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ def main() -> None:
     levels = [float(level) for level in given.levels.split(",")]
     context = multiprocessing.get_context("spawn")
     with (
-        server_process(nice=given.nice) as (pid, address),
+        server_process(nice=given.nice, variables=NO_VERDICTS_KEPT) as (pid, address),
         ProcessPoolExecutor(given.processes, context) as pool,
     ):
         closed = pool.submit(_closed, address, given.callers, given.seconds)
@@ -219,7 +221,9 @@ def _probe(address: str, enough: Callable[[Sequence[float]], bool]) -> list[floa
     with grpc.insecure_channel(address) as channel:
         classify: Any = channel.unary_unary(_CLASSIFY)
         while not enough(times):
-            message = _request(-len(times), "Could you explain how the tides work, and why there are two of them? " * 4)
+            message = _request(
+                -next(_numbers), "Could you explain how the tides work, and why there are two of them? " * 4
+            )
             started = time.monotonic()
             try:
                 classify(message, timeout=30)

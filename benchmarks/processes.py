@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -17,15 +17,20 @@ from classifier.corpus import load_corpus
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _CHARS_A_TOKEN = 4.7
 SERVE = (sys.executable, "-m", "classifier.cli", "serve")
+NO_VERDICTS_KEPT = {"STILLWATCH_VERDICT_CACHE_ENTRIES": "0"}
+"""So that a prompt that comes again is work again."""
 
 
 @contextmanager
-def server_process(command: Sequence[str] = SERVE, *, nice: int = 0) -> Iterator[tuple[int, str]]:
+def server_process(
+    command: Sequence[str] = SERVE, *, nice: int = 0, variables: Mapping[str, str] | None = None
+) -> Iterator[tuple[int, str]]:
     """A server on a free port and a fresh store that borrows the built bundle.
 
     Args:
         command: What starts it.
         nice: How much the server stands back behind who measures it, who would be elsewhere in earnest.
+        variables: Of its environment.
 
     Yields:
         Its process id and address.
@@ -34,6 +39,7 @@ def server_process(command: Sequence[str] = SERVE, *, nice: int = 0) -> Iterator
         home = Path(folder)
         (home / "bundles").symlink_to(Settings().bundles.absolute())
         environment = {**os.environ, "STILLWATCH_HOME": folder, "STILLWATCH_PORT": "0"}
+        environment |= variables or {}
         with (
             (home / "log").open("w") as log,
             subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process,

@@ -24,6 +24,7 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+from processes import NO_VERDICTS_KEPT
 from stillwatch.v1 import classifier_pb2, verdict_pb2
 from texts import texts_of_length
 
@@ -225,6 +226,7 @@ def _point(home: Path, name: str) -> None:
 def _server(home: Path) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
     """A server on a fresh store that is only reloaded when it is asked to."""
     settings = {"STILLWATCH_HOME": str(home), "STILLWATCH_PORT": "0", "STILLWATCH_WATCH_SECONDS": "0"}
+    settings |= NO_VERDICTS_KEPT
     command = [sys.executable, "-m", "classifier.cli", "serve"]
     log = (home / "log").open("w+")
     with log, subprocess.Popen(command, env=os.environ | settings, stderr=log, text=True, cwd=home) as process:

@@ -237,7 +237,7 @@ def examples_add(
     technique: Annotated[str, typer.Option(help="The technique of an extraction example.")] = "",
     capability: Annotated[list[str] | None, typer.Option(help="A capability that it targets; may be repeated.")] = None,
     language: Annotated[str, typer.Option(help='A language code such as "en".')] = "",
-    source: Annotated[str, typer.Option(help="Where the prompt comes from.")] = "",
+    source: Annotated[str, typer.Option(help="Where the prompt comes from; anything but seed.")] = "",
     author: Annotated[str, typer.Option(help="Who adds it.")] = "",
     note: Annotated[str, typer.Option(help="Free text.")] = "",
     server: ServerOption = None,

@@ -10,6 +10,7 @@ from classifier.address import stays_here
 from classifier.errors import InvalidSetting
 
 MAX_MESSAGE_BYTES = 64 * 2**20
+"""The most that a client takes and a server sends."""
 _OPTIONS = [
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
@@ -21,7 +22,7 @@ class Credentials(BaseSettings):
     """What a client shows and what it trusts: given here, or from the environment (STILLWATCH_CLIENT_...).
 
     Attributes:
-        tls: Speak TLS, and trust what gRPC trusts by itself.
+        tls: Speak TLS, and trust the roots that gRPC brings along; not those of the machine.
         ca: Speak TLS, and trust these certificates, PEM, instead.
         cert: The client's own certificate chain, PEM.
         key: Its private key, PEM.
@@ -107,7 +108,7 @@ def _secure(address: str, credentials: Credentials) -> grpc.ChannelCredentials |
     if not credentials.tls and credentials.ca is None:
         if credentials.cert is not None:
             raise InvalidSetting(
-                "a client certificate needs TLS: give --ca, or --tls to trust what this machine trusts"
+                "a client certificate needs TLS: give --ca, or --tls to trust the roots that gRPC brings along"
             )
         if credentials.token and not stays_here(address) and not credentials.allow_plaintext:
             raise InvalidSetting(f"the token would cross the network to {address} in plain text: give --ca or --tls")

@@ -26,7 +26,7 @@ def _keep(variable: str) -> Callable[[Any], None]:
 
 @_app.command()
 def _reach(
-    tls: Annotated[bool, _option("tls", "Speak TLS to the server, and trust what gRPC trusts by itself.")] = False,
+    tls: Annotated[bool, _option("tls", "Speak TLS, and trust gRPC's own roots, not this machine's.")] = False,
     ca: Annotated[str | None, _option("ca", "Speak TLS, and trust the certificates in this PEM file.")] = None,
     cert: Annotated[str | None, _option("cert", "This caller's certificate, a PEM file.")] = None,
     key: Annotated[str | None, _option("key", "The certificate's private key, a PEM file.")] = None,

@@ -1,4 +1,4 @@
-"""Scores prompts on a server, in requests that fit its limits, trying again as the server asks while it is full."""
+"""Scores prompts on a server, in requests that fit its limits and its speed, trying again as it asks while it is full."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -15,6 +15,8 @@ _MOST_BYTES = 2**22
 _TRIES = 40
 _LONGEST_WAIT = 10.0
 """Seconds before the next try, whatever the server asks for."""
+_PATIENCE = 600.0
+"""Seconds for a prompt that alone takes longer than a call may by default."""
 
 
 def score_remotely(prompts: Iterable[NamedPrompt], server: str) -> Iterator[classifier_pb2.BatchResult]:
@@ -33,7 +35,7 @@ def score_remotely(prompts: Iterable[NamedPrompt], server: str) -> Iterator[clas
     with Client(server) as client:
         for group in _groups(prompts):
             good = [prompt for prompt in group if _is_unicode(prompt)]
-            answers = iter(_ask(client, good) if good else ())
+            answers = iter(_answers(client, good, server) if good else ())
             for prompt in group:
                 if prompt in good:
                     result = next(answers)
@@ -56,6 +58,20 @@ def _groups(prompts: Iterable[NamedPrompt]) -> Iterator[list[NamedPrompt]]:
         size += bound
     if group:
         yield group
+
+
+def _answers(client: Client, prompts: list[NamedPrompt], server: str) -> Iterable[classifier_pb2.BatchResult]:
+    """Ask for all; for each half alone when the server says that all would take longer than the call may."""
+    try:
+        return _ask(client, prompts)
+    except ServiceFailed as error:
+        if error.reason != "DEADLINE_TOO_SHORT":
+            raise
+    if len(prompts) == 1:
+        with Client(server, timeout=_PATIENCE) as patient:
+            return _ask(patient, prompts)
+    half = len(prompts) // 2
+    return [*_answers(client, prompts[:half], server), *_answers(client, prompts[half:], server)]
 
 
 def _ask(client: Client, prompts: list[NamedPrompt]) -> Iterable[classifier_pb2.BatchResult]:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import sqlalchemy as sa
@@ -26,10 +26,14 @@ from index.schema import (
 )
 
 MAX_PAGE = 1_000
+MAX_PAGE_BYTES = 3 * 2**20
+"""Of UTF-8 text; with one example more a page still fits the 4 MiB that gRPC clients take by default."""
 _PATIENCE = 10.0
 """Seconds that a writer waits for another one."""
 _RETRY = 0.02
 _CHUNK = 500
+_ROW_BYTES = 64
+"""Of an example's numbers, and of what its fields take besides their text."""
 _NOTHING = Example("nothing", Label.EXTRACTION, "nothing")
 """Has the labels of no real example."""
 _SURROGATE = "a field holds an unpaired surrogate: give valid Unicode"
@@ -53,7 +57,7 @@ class ExampleStore(Protocol):
     def page(
         self, size: int, token: str = "", label: Label | None = None, source: str = ""
     ) -> tuple[list[Example], str]:
-        """A page of examples, oldest first, and the token of the next page ("" on the last)."""
+        """A page of examples, oldest first, of bounded bytes, and the token of the next page ("" on the last)."""
 
     def since(self, revision: int) -> list[Example]:
         """Every example that came after a revision, oldest first."""
@@ -211,7 +215,7 @@ class SqliteStore:
         """A page of examples, oldest first, and the token of the next page.
 
         Args:
-            size: How many examples at most, 1 to 1000.
+            size: How many examples at most, 1 to 1000; a page ends sooner when it would hold over MAX_PAGE_BYTES.
             token: The last page's token, "" for the first page.
             label: Only examples of this label.
             source: Only examples of this source.
@@ -234,10 +238,15 @@ class SqliteStore:
         if source:
             query = query.where(examples_table.c.source == source)
         size = max(1, min(size, MAX_PAGE))
+        rows: list[sa.Row[Any]] = []
+        held = 0
         with self._read() as connection:
-            rows = connection.execute(query.limit(size + 1)).all()
-        more = str(rows[size - 1].position) if len(rows) > size else ""
-        return [as_example(row) for row in rows[:size]], more
+            for row in connection.execute(query.limit(size + 1)):
+                held += _bytes_of(row)
+                if rows and (len(rows) == size or held > MAX_PAGE_BYTES):
+                    return [as_example(row) for row in rows], str(rows[-1].position)
+                rows.append(row)
+        return [as_example(row) for row in rows], ""
 
     def since(self, revision: int) -> list[Example]:
         """Every example that came after a revision.
@@ -342,6 +351,10 @@ def _configure(connection: sqlite3.Connection, _record: object) -> None:
             time.sleep(_RETRY)
     for pragma in ("synchronous=FULL", "foreign_keys=ON", "trusted_schema=OFF"):
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _bytes_of(row: sa.Row[Any]) -> int:
+    return _ROW_BYTES + sum(len(value.encode()) for value in row if isinstance(value, str))
 
 
 def _revision(connection: Connection) -> int:

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import tracemalloc
+import weakref
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -205,6 +206,19 @@ async def test_who_leads_after_another_caller_has_only_the_time_that_is_left_the
         await leader
     await follower
     assert submitted == [(9.0, Urgency.SINGLE), (4.0, Urgency.SINGLE)]
+
+
+async def test_a_scorer_that_was_replaced_is_freed_before_anybody_asks_again(runtime: Runtime) -> None:
+    bench = Bench(Scorer(runtime.scorer.model, lambda: runtime.scorer.snapshot))
+    await bench.ask("What is the capital of Peru?")
+    old = weakref.ref(bench.scorer)
+    gc.collect()
+    gc.disable()  # it must go by itself, not when a collection happens to run
+    try:
+        bench.scorer = runtime.scorer
+        assert old() is None
+    finally:
+        gc.enable()
 
 
 async def test_nothing_is_answered_across_scorers(bench: Bench, runtime: Runtime) -> None:

@@ -14,9 +14,11 @@ from prometheus_client import CollectorRegistry
 
 from classifier.cli import app
 from classifier.config import Settings
+from classifier.errors import DeadlineTooShort, Overloaded
 from classifier.runtime import Runtime
 from classifier.serve.batcher import MicroBatcher
-from classifier.serve.metrics import Metrics
+from classifier.serve.metrics import STAGE_SECONDS, Metrics
+from classifier.serve.status import reason_of
 
 ROOT = Path(__file__).parent.parent
 DEPLOY = ROOT / "deploy"
@@ -139,6 +141,31 @@ def test_every_alert_says_what_it_means_and_what_to_do() -> None:
         assert set(rule) <= {"alert", "expr", "for", "labels", "annotations"}
 
 
+def selectors_of(alert: str) -> list[Any]:
+    ((_, query),) = [(title, query) for title, query in QUERIES if title == alert]
+    return list(selectors(promql_parser.parse(query)))
+
+
+def test_the_alert_on_refused_load_counts_every_refusal_that_overload_brings() -> None:
+    (reasons,) = {
+        matcher.value
+        for selector in selectors_of("StillwatchRefusesLoad")
+        if selector.name == "stillwatch_refusals_total"
+        for matcher in selector.matchers.matchers
+    }
+    assert set(reasons.split("|")) == {reason_of(error("")) for error in (Overloaded, DeadlineTooShort)}
+
+
+def test_the_alert_on_the_queue_looks_at_seconds_and_fires_before_prompts_are_refused() -> None:
+    (selector,) = selectors_of("StillwatchQueueLong")
+    assert selector.name == "stillwatch_stage_duration_seconds_bucket"
+    assert [(matcher.name, matcher.value) for matcher in selector.matchers.matchers] == [("stage", "queue")]
+    ((_, query),) = [(title, query) for title, query in QUERIES if title == "StillwatchQueueLong"]
+    threshold = float(query.rpartition(">")[2])
+    assert threshold in STAGE_SECONDS, "a quantile between two bounds is a guess"
+    assert threshold < Settings().queue_seconds
+
+
 @pytest.mark.parametrize("file", sorted(path for path in DEPLOY.rglob("*") if path.is_file()), ids=lambda p: p.name)
 def test_every_setting_that_is_named_exists(file: Path) -> None:
     named = set(re.findall(r"STILLWATCH_[A-Z]\w*", file.read_text()))
@@ -203,10 +230,11 @@ def container() -> dict[str, Any]:
 
 
 def test_there_is_time_to_drain_before_the_kill() -> None:
-    grace = float({pair["name"]: pair["value"] for pair in container()["env"]}["STILLWATCH_GRACE_SECONDS"])
-    assert pod()["terminationGracePeriodSeconds"] >= grace + 10
+    given = {pair["name"]: pair["value"] for pair in container()["env"]}
+    pause = float(given.get("STILLWATCH_DRAIN_PAUSE_SECONDS", Settings().drain_pause_seconds))
+    assert pod()["terminationGracePeriodSeconds"] >= pause + float(given["STILLWATCH_GRACE_SECONDS"]) + 10
     (stop,) = re.findall(r"^TimeoutStopSec=(\d+)$", UNIT, re.MULTILINE)
-    assert int(stop) >= Settings().grace_seconds + 10
+    assert int(stop) >= Settings().drain_pause_seconds + Settings().grace_seconds + 10
 
 
 def test_the_pods_are_confined_and_probed_by_grpc() -> None:

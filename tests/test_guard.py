@@ -246,6 +246,35 @@ def test_a_token_that_is_taken_out_of_the_file_is_refused_within_seconds(tmp_pat
         assert token not in server.log
 
 
+@pytest.mark.parametrize(
+    ("left", "code"),
+    [([], "UNAUTHENTICATED"), ([Scope.EXAMPLES_READ], "PERMISSION_DENIED")],
+)
+def test_an_open_stream_ends_when_its_token_is_taken_back(tmp_path: Path, left: list[Scope], code: str) -> None:
+    token, lines = new_token("leaving", frozenset({Scope.CLASSIFY}))
+    file = tmp_path / "tokens.toml"
+    file.write_text(lines)
+
+    deadline = time.monotonic() + 20
+
+    def prompts() -> Iterator[tuple[str, str]]:
+        number = 0
+        while time.monotonic() < deadline:
+            yield str(number), PROMPT
+            number += 1
+
+    with (
+        running_server(tmp_path / "home", tokens_file=file) as server,
+        Client(server.address, credentials=Credentials(token=token)) as client,
+    ):
+        answers = client.classify_stream(prompts())
+        assert next(answers).id
+        file.write_text(lines.replace('"classify"', f'"{left[0]}"') if left else "")
+        with pytest.raises(ServiceFailed) as raised:
+            list(answers)
+    assert raised.value.code == code
+
+
 def test_an_error_does_not_quote_the_token(guarded: Guarded) -> None:
     credentials = Credentials(token="sw_marker_8812")
     with Client(guarded.server.address, credentials=credentials) as client, pytest.raises(ServiceFailed) as raised:

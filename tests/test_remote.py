@@ -1,4 +1,5 @@
-"""Scoring on a busy server: it is tried again when the server asks for it, and given up in the end."""
+"""Scoring on a busy server: it is tried again when the server asks for it, in smaller parts when the time is short, and
+given up in the end."""
 
 from typing import Any, Self
 
@@ -15,8 +16,8 @@ class BusyClient:
 
     refusals: list[ServiceFailed]
 
-    def __init__(self, _: str) -> None:
-        pass
+    def __init__(self, _: str, *, timeout: float = 30.0) -> None:
+        self.timeout = timeout
 
     def __enter__(self) -> Self:
         return self
@@ -62,3 +63,37 @@ def test_another_error_is_not_tried_again(waited: list[float]) -> None:
     with pytest.raises(ServiceFailed, match="busy"):
         list(remote.score_remotely([NamedPrompt("a", "text")], "server"))
     assert waited == []
+
+
+class SlowClient(BusyClient):
+    """Takes ten seconds for each word, and refuses what would take longer than the call may."""
+
+    asked: list[list[str]]
+
+    def classify_batch(self, prompts: list[str]) -> Any:
+        self.asked.append(prompts)
+        if 10 * sum(len(prompt.split()) for prompt in prompts) > self.timeout:
+            raise ServiceFailed("too late", "DEADLINE_EXCEEDED", "DEADLINE_TOO_SHORT")
+        results = [classifier_pb2.BatchResult(id=prompt) for prompt in prompts]
+        return classifier_pb2.BatchClassifyResponse(results=results)
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> type[SlowClient]:
+    SlowClient.asked = []
+    monkeypatch.setattr(remote, "Client", SlowClient)
+    return SlowClient
+
+
+def test_what_takes_longer_than_a_call_may_is_asked_in_halves_and_a_single_one_with_patience(
+    slow: type[SlowClient],
+) -> None:
+    prompts = [NamedPrompt(name, text) for name, text in (("a", "x"), ("b", "y"), ("c", "z z z z z"), ("d", "v"))]
+    assert [result.id for result in remote.score_remotely(prompts, "server")] == ["a", "b", "c", "d"]
+    assert slow.asked == [["x", "y", "z z z z z", "v"], ["x", "y"], ["z z z z z", "v"], *[["z z z z z"]] * 2, ["v"]]
+
+
+def test_a_prompt_that_takes_too_long_for_all_patience_is_given_up(slow: type[SlowClient]) -> None:
+    with pytest.raises(ServiceFailed, match="too late"):
+        list(remote.score_remotely([NamedPrompt("a", "x " * 1_000)], "server"))
+    assert len(slow.asked) == 2

@@ -303,6 +303,8 @@ def bad_examples() -> Iterable[tuple[list[examples_pb2.Example], str, str]]:
     yield [examples_pb2.Example(text=text)], "INVALID_ARGUMENT", "INVALID_REQUEST"
     yield [examples_pb2.Example(text=text, label=label)], "INVALID_ARGUMENT", "INVALID_EXAMPLE"
     yield [examples_pb2.Example(text=" ", label=examples_pb2.LABEL_BENIGN)], "INVALID_ARGUMENT", "INVALID_EXAMPLE"
+    seed = examples_pb2.Example(text=text, label=examples_pb2.LABEL_BENIGN, source="seed")
+    yield [seed], "INVALID_ARGUMENT", "INVALID_EXAMPLE"
     yield (
         [examples_pb2.Example(text=text, label=examples_pb2.LABEL_BENIGN, technique="self_chat")],
         "INVALID_ARGUMENT",

@@ -33,7 +33,7 @@ from index.errors import (
 )
 from index.example import Example, Label
 from index.schema import SCHEMA_VERSION
-from index.store import MAX_PAGE, ExampleStore, SqliteStore
+from index.store import MAX_PAGE, MAX_PAGE_BYTES, ExampleStore, SqliteStore
 
 ROOT = Path(index.__file__).parents[1]
 SECRET = "a prompt that no message may repeat"
@@ -376,6 +376,30 @@ def test_no_page_holds_more_than_the_limit(store: OpenStore) -> None:
     examples, token = store.page(10 * MAX_PAGE)
     assert examples == stored[:MAX_PAGE]
     assert store.page(10 * MAX_PAGE, token) == (stored[MAX_PAGE:], "")
+
+
+def test_a_page_ends_by_its_bytes_and_the_next_one_goes_on(store: OpenStore) -> None:
+    stored = store.add(benign(*(f"{number} " + "\N{GRINNING FACE}" * 99_000 for number in range(20)), "short"))
+    pages, token = [], ""
+    while True:
+        examples, token = store.page(100, token)
+        pages.append(examples)
+        if not token:
+            break
+    assert list(itertools.chain(*pages)) == stored
+    sizes = [sum(len(example.text.encode()) for example in page) for page in pages]
+    assert max(sizes) <= MAX_PAGE_BYTES
+    assert len(pages) == 3
+
+
+def test_an_example_over_a_whole_pages_bytes_still_comes_alone(
+    store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("index.store.MAX_PAGE_BYTES", 10)
+    stored = store.add(benign("a text of more than ten bytes", "another one of them"))
+    first, token = store.page(5)
+    assert [*first, *store.page(5, token)[0]] == stored
+    assert len(first) == 1
 
 
 @pytest.mark.parametrize(

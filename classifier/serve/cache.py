@@ -8,6 +8,7 @@ with a secret of this process.
 import asyncio
 import hashlib
 import secrets
+import weakref
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
@@ -46,7 +47,7 @@ class VerdictCache:
         self._secret = secrets.token_bytes(32)
         self._held: OrderedDict[bytes, Answer] = OrderedDict()
         self._flights: dict[tuple[Urgency, bytes], Flight] = {}
-        self._generation: tuple[Scorer, int] | None = None
+        self._generation: tuple[weakref.ref[Scorer], int] | None = None  # what a reload replaced must be freed
         self.bytes = 0
         self.hits = 0
         self.misses = 0
@@ -124,8 +125,8 @@ class VerdictCache:
         """The generation in force; answers and flights of another one are dropped."""
         scorer = self._scorer()
         generation = (scorer, scorer.snapshot.revision)
-        if generation != self._generation:
-            self._generation = generation
+        if (weakref.ref(scorer), generation[1]) != self._generation:
+            self._generation = (weakref.ref(scorer), generation[1])
             self._held.clear()
             self._flights = {}
             self.bytes = 0

@@ -8,10 +8,12 @@ from google.rpc import status_pb2
 from stillwatch.v1 import classifier_pb2, examples_pb2, verdict_pb2
 
 from classifier.conversation import BodyFormat, body_text
+from classifier.corpus import SOURCE as SEED_SOURCE
 from classifier.errors import InvalidRequest
 from classifier.serve.batcher import Answer, Outcome
 from classifier.serve.status import status_of
 from classifier.verdict import Decision, Extent, LabelScore, Provenance, Verdict
+from index.errors import InvalidExample
 from index.example import Example, Label
 from index.live import Match
 
@@ -91,10 +93,16 @@ def example_in(message: examples_pb2.Example, author: str = "") -> Example:
 
     Raises:
         InvalidRequest: When the label is missing or unknown.
+        InvalidExample: When a field is missing or not allowed, or the source is the bundle's own.
     """
     label = label_filter(message.label)
     if label is None:
         raise InvalidRequest("label is missing: set LABEL_EXTRACTION or LABEL_BENIGN")
+    if message.source == SEED_SOURCE:
+        # The next start or reload would make the examples of this source exactly those of the bundle.
+        raise InvalidExample(
+            f'source "{SEED_SOURCE}" is kept for the bundle\'s own examples: name another one, or none'
+        )
     return Example(
         text=message.text,
         label=label,

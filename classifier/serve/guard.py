@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -147,14 +148,17 @@ class Guard(grpc.aio.ServerInterceptor):
         if handler is None or need is Open.TO_ALL:
             return handler
         try:
-            token = self._admitted(method, need, handler_call_details.invocation_metadata or ())
+            metadata = tuple(handler_call_details.invocation_metadata or ())
+            token = self._admitted(method, need, metadata)
         except StillwatchError as error:
             return _refusal(error)
         if not method.startswith("/stillwatch."):
             return handler
         decode, encode = handler.request_deserializer, handler.response_serializer
         if handler.stream_stream is not None:
-            return grpc.stream_stream_rpc_method_handler(self._stream(handler.stream_stream, token), decode, encode)
+            admitted = partial(self._admitted, method, need, metadata)
+            guarded = self._stream(handler.stream_stream, token, admitted)
+            return grpc.stream_stream_rpc_method_handler(guarded, decode, encode)
         return grpc.unary_unary_rpc_method_handler(self._unary(handler.unary_unary, token), decode, encode)
 
     def _admitted(self, method: str, need: Scope | Open | None, metadata: Iterable[tuple[str, Any]]) -> Token | None:
@@ -188,11 +192,13 @@ class Guard(grpc.aio.ServerInterceptor):
 
         return handle
 
-    def _stream(self, behaviour: Any, token: Token | None) -> Callable[[Any, Context], Awaitable[Any]]:
+    def _stream(
+        self, behaviour: Any, token: Token | None, admitted: Callable[[], Token | None]
+    ) -> Callable[[Any, Context], Awaitable[Any]]:
         async def paced(messages: Any, caller: Caller) -> AsyncIterator[Any]:
             async for message in messages:
-                # Time, not an event, fills a bucket.
-                while wait := self._quotas.wait(caller.id, _cost(message), self._quota(token)):
+                # Time, not an event, fills a bucket. A token that was taken back meanwhile ends the stream.
+                while wait := self._quotas.wait(caller.id, _cost(message), self._quota(admitted())):
                     with holding():
                         await asyncio.sleep(wait)
                 yield message

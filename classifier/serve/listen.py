@@ -7,11 +7,10 @@ import structlog
 
 from classifier.address import is_loopback
 from classifier.config import Settings
+from classifier.connect import MAX_MESSAGE_BYTES
 from classifier.errors import InvalidRequest, InvalidSetting
 from classifier.serve.tls import server_credentials
 
-SPARE_RPCS = 64
-"""Calls beyond max_concurrent_rpcs, so that health is answered while the others are refused."""
 _log = structlog.get_logger("stillwatch.listen")
 
 
@@ -62,7 +61,7 @@ def options(settings: Settings) -> list[tuple[str, Any]]:
     return [
         # The limit holds for a message as it comes and as it is inflated; gRPC stops inflating there.
         ("grpc.max_receive_message_length", settings.max_message_bytes),
-        ("grpc.max_send_message_length", settings.max_message_bytes),
+        ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),  # an answer is bounded by what it holds
         ("grpc.max_concurrent_streams", settings.max_connection_streams),
         ("grpc.max_metadata_size", settings.max_header_bytes),
         ("grpc.absolute_max_metadata_size", settings.max_header_bytes),

@@ -28,9 +28,10 @@ from classifier.serve.drain import Drain
 from classifier.serve.edge import Edge
 from classifier.serve.generations import Generations
 from classifier.serve.guard import guard_of
-from classifier.serve.listen import SPARE_RPCS, is_local, listen, options
+from classifier.serve.listen import is_local, listen, options
 from classifier.serve.reload import Reloader
 from classifier.serve.services import ClassifierServicer, ExampleServicer
+from classifier.serve.spare import SPARE_RPCS, Spare
 from classifier.serve.warm import WARM_UP
 from classifier.serve.watch import Watch, open_watch
 
@@ -83,7 +84,7 @@ async def _serve(generations: Generations, settings: Settings, announce: Callabl
     drain = Drain()
     guard = guard_of(settings, local=is_local(settings))
     server = grpc.aio.server(
-        interceptors=[watch, drain, Edge(), guard],
+        interceptors=[watch, drain, Edge(), guard, Spare()],
         options=options(settings),
         maximum_concurrent_rpcs=settings.max_concurrent_rpcs + SPARE_RPCS,
     )

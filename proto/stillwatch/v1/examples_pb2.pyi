@@ -74,7 +74,7 @@ class Example(_message.Message):
     language: _builtins.str
     """language is a code such as "en"; empty when unknown."""
     source: _builtins.str
-    """source names where the example comes from."""
+    """source names where the example comes from; "seed" is kept for the bundle's own examples, and refused."""
     author: _builtins.str
     """author names who added it."""
     note: _builtins.str
@@ -268,7 +268,7 @@ class ListExamplesResponse(_message.Message):
     """revision is the store's revision."""
     @_builtins.property
     def examples(self) -> _containers.RepeatedCompositeFieldContainer[Global___Example]:
-        """examples are the page."""
+        """examples are the page: fewer than page_size where they are long, since a page holds some 3 MiB."""
 
     def __init__(
         self,
