@@ -2,8 +2,8 @@
 
 Run:  .venv/bin/python benchmarks/corpus.py [--against prompts.jsonl.gz]
 
-With a file of other prompts it also names the rows that share eight words in a row with one of them, so that what is
-measured with does not creep into what is trained on.
+With a file of other prompts it also names the rows that share eight words in a row (twelve Chinese signs; a shorter text
+whole) with one of them, so that what is measured with does not creep into what is trained on.
 """
 
 import argparse
@@ -17,11 +17,13 @@ import numpy as np
 from classifier.bundle import open_bundle
 from classifier.config import Settings
 from classifier.corpus import SeedRow, load_corpus
+from classifier.text import fold
 from classifier.train.labelled import read_evaluation
 from index.example import Label
 
 NEAR = 0.95
 WORDS = 8
+SIGNS = 12
 
 
 def main() -> None:
@@ -49,13 +51,18 @@ def main() -> None:
     if given.against:
         others = {run for row in read_evaluation(given.against) for run in _runs(row.text)}
         shared = [row for row in rows if not others.isdisjoint(_runs(row.example.text))]
-        print(f"\n{len(shared)} rows share {WORDS} words in a row with a prompt of {given.against.name}:")
+        print(
+            f"\n{len(shared)} rows share {WORDS} words or {SIGNS} Chinese signs in a row with a prompt of {given.against.name}:"
+        )
         print("\n".join(f"{row.example.id} {row.domain}" for row in shared))
 
 
-def _runs(text: str) -> set[tuple[str, ...]]:
-    words = re.findall(r"\w+", text.lower())
-    return {tuple(words[start : start + WORDS]) for start in range(len(words) - WORDS + 1)}
+def _runs(text: str) -> set[str]:
+    """Every run of eight words or, in scripts without spaces, of twelve characters; of a shorter text all of it."""
+    plain = fold(text).lower()
+    words, signs = re.findall(r"\w+", plain), re.sub(r"[^\u3040-\u30ff\u3400-\u9fff]", "", plain)
+    found = {" ".join(words[start : start + WORDS]) for start in range(max(1, len(words) - WORDS + 1))}
+    return found | {signs[start : start + SIGNS] for start in range(len(signs) - SIGNS + 1)}
 
 
 def _table(name: str, rows: list[SeedRow], values: Callable[[SeedRow], list[str]]) -> None:

@@ -76,11 +76,11 @@ def test_a_batch_gives_each_item_its_verdict_or_its_status(client: Client) -> No
     assert all(answer.results[i].status.code == 3 for i in (1, 3, 4))
 
 
-def test_many_concurrent_callers_each_get_their_own_answer(server: Server) -> None:
+def test_many_concurrent_callers_each_get_their_own_answer(tmp_path: Path) -> None:
     texts = [HARVEST, ORDINARY, "What is the capital of Peru?", "Write tests for my parser, please."] * 16
 
-    async def ask() -> list[classifier_pb2.ClassifyResponse]:
-        async with AsyncClient(server.address) as client:
+    async def ask(address: str) -> list[classifier_pb2.ClassifyResponse]:
+        async with AsyncClient(address) as client:
             expected = [await client.classify(text) for text in texts[:4]]
             answers = await asyncio.gather(*(client.classify(text) for text in texts))
             for number, answer in enumerate(answers):
@@ -88,7 +88,8 @@ def test_many_concurrent_callers_each_get_their_own_answer(server: Server) -> No
                 assert answer.verdict.extraction_logit == pytest.approx(wanted, abs=0.02)
             return list(answers)
 
-    answers = asyncio.run(ask())
+    with running_server(tmp_path / "home", verdict_cache_entries=0) as server:
+        answers = asyncio.run(ask(server.address))
     assert max(answer.stage_times.batch_size for answer in answers) > 1, "concurrent calls must be gathered"
 
 
@@ -355,9 +356,9 @@ def test_a_full_queue_says_when_to_try_again(tmp_path: Path) -> None:
         async def ask() -> list[Any]:
             async with grpc.aio.insecure_channel(server.address) as channel:
                 stub = classifier_pb2_grpc.ClassifierServiceStub(channel)
-                prompt = classifier_pb2.Prompt(text=ORDINARY * 15)
-                request = classifier_pb2.ClassifyRequest(prompt=prompt)
-                calls = (stub.Classify(request, timeout=30) for _ in range(64))
+                prompts = [classifier_pb2.Prompt(text=f"{ORDINARY * 15} {number}") for number in range(64)]
+                requests = [classifier_pb2.ClassifyRequest(prompt=prompt) for prompt in prompts]
+                calls = (stub.Classify(request, timeout=30) for request in requests)
                 return list(await asyncio.gather(*calls, return_exceptions=True))
 
         outcomes = asyncio.run(ask())
