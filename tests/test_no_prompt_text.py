@@ -152,7 +152,7 @@ def test_neither_do_errors_of_the_command_line(tmp_path: Path) -> None:
     rows = home / "rows.jsonl"
     rows.write_text(f'{{"text": "{MARKER}"}}\n{{"text": "{MARKER}", "label"')
     for arguments, stdin in (
-        (["score", LONG], b""),
+        (["score"], LONG.encode()),
         (["score"], BROKEN),
         (["score", "--jsonl"], f'{{"text": "{MARKER}'.encode()),
         (["examples", "import", str(rows)], b""),
@@ -161,5 +161,5 @@ def test_neither_do_errors_of_the_command_line(tmp_path: Path) -> None:
     ):
         ran = run(home, *arguments, stdin=stdin)
         assert ran.code != 0, arguments[0]
-        assert ran.err.startswith("error: ")
+        assert "error: " in ran.err
         assert MARKER not in ran.out + ran.err

@@ -196,8 +196,8 @@ def test_another_grpc_server_is_told_from_ours(stranger: tuple[grpc.Server, heal
 def test_a_slow_server_fails_with_what_to_look_at(stranger: tuple[grpc.Server, health.HealthServicer, str]) -> None:
     server, state, address = stranger
     classifier_pb2_grpc.add_ClassifierServiceServicer_to_server(Slow(), server)
-    for name in ("stillwatch.v1.ClassifierService", "stillwatch.v1.ExampleService"):
-        state.set(name, health_pb2.HealthCheckResponse.SERVING)
+    for name in ("ClassifierService", "ExampleService", "AdminService"):
+        state.set(f"stillwatch.v1.{name}", health_pb2.HealthCheckResponse.SERVING)
     server.start()
     found = by_name(check_server(address, Settings(), Local(None, None)))
     assert found["services"].good
