@@ -29,7 +29,10 @@ def main() -> None:
     threads = len(os.sched_getaffinity(0))
     rows = load_corpus()
     reference = Reference(rows, threads)
-    with tempfile.TemporaryDirectory() as folder, open_runtime(Settings(), store=Path(folder) / "e.db") as runtime:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        open_runtime(Settings(window_cache_entries=0), store=Path(folder) / "e.db") as runtime,
+    ):
         print(f"{threads} threads each, {len(rows)} examples, {rounds} interleaved rounds, medians")
         print(f"bundle {runtime.scorer.model.version}")
         print("| tokens | batch | reference, prompts/s | Stillwatch, prompts/s | ratio | encode share |")

@@ -26,7 +26,7 @@ from classifier.runtime import Runtime
 from classifier.serve.batcher import Answer, MicroBatcher
 from classifier.serve.calls import Call, current_call, note
 from classifier.serve.metrics import Endpoint, Metrics
-from classifier.serve.server import _WARM_PROMPTS
+from classifier.serve.server import _WARM_BATCHES, _WARM_PROMPTS
 from classifier.serve.warm import WARM_UP
 from classifier.serve.watch import Watch
 
@@ -153,7 +153,7 @@ def test_stages_batches_and_queue_are_measured(used: tuple[Server, str]) -> None
     scored = answered - value(found, "kept_answers_total")
     assert value(found, "stage_duration_seconds_count", stage="queue") == scored
     batches = value(found, "batch_prompts_count")
-    assert value(found, "batch_prompts_sum") == scored + len(WARM_UP) + _WARM_PROMPTS
+    assert value(found, "batch_prompts_sum") == scored + len(WARM_UP) + _WARM_BATCHES * _WARM_PROMPTS
     for stage in ("tokenise", "encode", "search", "classify"):
         assert value(found, "stage_duration_seconds_count", stage=stage) == batches
         assert value(found, "stage_duration_seconds_sum", stage=stage) > 0

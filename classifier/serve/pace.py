@@ -3,6 +3,8 @@
 _WEIGHT = 0.2
 _TEACHES_FROM = 512
 _MOST_CHANGE = 2.0
+_FIRST = 4
+"""So many batches that teach are taken by the fastest: the first ones are slow because everything is cold."""
 
 
 class Pace:
@@ -15,7 +17,7 @@ class Pace:
     def __init__(self) -> None:
         """Know nothing yet."""
         self._rate = 0.0
-        self._sure = False
+        self._taught = 0
 
     @property
     def rate(self) -> float:
@@ -30,9 +32,9 @@ class Pace:
             seconds: From its beginning until its answers were there.
         """
         seen = tokens / max(seconds, 1e-6)
-        if not self._sure:
-            self._sure = tokens >= _TEACHES_FROM
-            self._rate = seen if self._sure else max(seen, self._rate)
+        if self._taught < _FIRST:
+            self._taught += tokens >= _TEACHES_FROM
+            self._rate = max(seen, self._rate)
         elif tokens >= _TEACHES_FROM or seen > self._rate:
             seen = min(max(seen, self._rate / _MOST_CHANGE), self._rate * _MOST_CHANGE)
             self._rate += _WEIGHT * (seen - self._rate)

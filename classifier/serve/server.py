@@ -37,6 +37,8 @@ from classifier.serve.watch import Watch, open_watch
 
 _ORDINARY = "Could you explain how the tides work, and why there are two high ones each day? " * 3
 _WARM_PROMPTS = 16
+_WARM_BATCHES = 4
+"""From which the queue learns its first rate."""
 _log = structlog.get_logger("stillwatch.server")
 
 
@@ -104,9 +106,10 @@ async def _serve(generations: Generations, settings: Settings, announce: Callabl
     port = listen(server, settings)
     scoring = asyncio.create_task(batcher.run())
     scoring.add_done_callback(lambda _: stopping.set())  # a server that cannot score must not look alive
-    for warm in [*await batcher.submit(WARM_UP), *await batcher.submit([_ORDINARY] * _WARM_PROMPTS)]:
-        if not isinstance(warm, Answer):
-            raise warm
+    for texts in (WARM_UP, *([_ORDINARY] * _WARM_PROMPTS for _ in range(_WARM_BATCHES))):
+        for warm in await batcher.submit(texts):
+            if not isinstance(warm, Answer):
+                raise warm
     metrics = watch.report(generations.scorer, batcher, settings)
     await server.start()
     for name in ("", *names):
