@@ -251,7 +251,7 @@ def start_and_memory(table: Table, home: Path, rounds: int) -> None:
     rows = load_corpus()
     texts: list[bytes] | None = None
     for _ in range(rounds):
-        with served(home) as server:
+        with served(home, queue_seconds=30) as server:
             seconds.append(server.started)
             texts = texts or encoded([row.example.text for row in rows[:256]])
             throughput(server.address, texts, CALLERS)
