@@ -1,14 +1,21 @@
 """A real server process for tests."""
 
+import atexit
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import pytest
+
+from classifier.config import Settings
+from classifier.runtime import open_runtime
 
 BUNDLES = Path(__file__).parent.parent / "var" / "bundles"
 
@@ -37,12 +44,24 @@ class Server:
         return self.process.returncode
 
 
+@cache
+def _seeded_store() -> Path:
+    """An example store as the first start of a server with the built bundle leaves it, made once a run."""
+    path = Path(tempfile.mkdtemp(prefix="stillwatch-tests-")) / "examples.db"
+    atexit.register(shutil.rmtree, path.parent, ignore_errors=True)
+    with open_runtime(Settings(home=BUNDLES.parent), store=path):
+        pass
+    return path
+
+
 @contextmanager
 def running_server(home: Path, variables: dict[str, str] | None = None, **settings: object) -> Iterator[Server]:
     """Start `stillwatch serve` with settings, and wait until it serves."""
     home.mkdir(exist_ok=True)
     if not (home / "bundles").exists():
         (home / "bundles").symlink_to(BUNDLES)
+        if not (home / "examples.db").exists():
+            shutil.copyfile(_seeded_store(), home / "examples.db")
     environment = {**os.environ, "STILLWATCH_HOME": str(home), "STILLWATCH_PORT": "0"}
     environment["STILLWATCH_DRAIN_PAUSE_SECONDS"] = "0"
     environment |= {f"STILLWATCH_{name.upper()}": str(value) for name, value in settings.items()}

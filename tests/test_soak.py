@@ -28,7 +28,7 @@ def test_a_short_soak_leaves_nothing_behind(tmp_path: Path) -> None:
         sys.executable,
         str(SOAK),
         "--minutes",
-        "0.15",
+        "0.1",
         "--callers",
         "4",
         "--margin-mib",

@@ -64,7 +64,7 @@ def test_every_plain_text_of_the_corpus_gets_the_tokenizers_tokens(tokenizer: To
         "".join
     )
 )
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 def test_any_text_gets_the_tokenizers_tokens_or_none(tokenizer: Tokenizer, text: str) -> None:
     found = Words(tokenizer).ids(text)
     assert found is None or found == expected(tokenizer, text)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from typing import Any, TypeAlias, TypeVar
 
 import grpc
@@ -73,7 +74,8 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServiceServicer):
                 outcome = await self._outcome(request, context)
                 note(outcome)
                 async with writing:
-                    await context.write(convert.stream_response(request.id, outcome))
+                    with suppress(grpc.aio.InternalError):  # the caller went away, and gRPC has not said so yet
+                        await context.write(convert.stream_response(request.id, outcome))
             finally:
                 under_way -= 1
                 slots.release()
