@@ -1,72 +1,14 @@
-"""What the service's benchmarks share: a server process on a free port, light callers, and what a process takes."""
+"""Light callers of the service's benchmarks."""
 
 import asyncio
-import os
-import subprocess
-import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import grpc
 from stillwatch.v1 import classifier_pb2
 
-from classifier.config import Settings
-
 CLASSIFY = "/stillwatch.v1.ClassifierService/Classify"
-SERVE = ("-m", "classifier.cli", "serve")
-
-
-@dataclass(frozen=True, slots=True)
-class Served:
-    """A server process that takes requests.
-
-    Attributes:
-        address: Host and port.
-        pid: The process.
-        started: Seconds from the start of the process until it served.
-    """
-
-    address: str
-    pid: int
-    started: float
-
-    @property
-    def resident(self) -> float:
-        """Resident memory in MiB."""
-        lines = Path(f"/proc/{self.pid}/status").read_text(encoding="utf-8").splitlines()
-        return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))
-
-
-@contextmanager
-def served(home: Path, command: Sequence[str] = SERVE, **settings: object) -> Iterator[Served]:
-    """Run a server on a home that borrows the built bundle, and end it.
-
-    Args:
-        home: Where its example store is.
-        command: What Python runs; it says "... is serving on HOST:PORT" on stderr.
-        settings: The server's settings.
-
-    Yields:
-        The server.
-    """
-    if not (home / "bundles").exists():
-        (home / "bundles").symlink_to(Settings().bundles.absolute())
-    environment = {**os.environ, "STILLWATCH_HOME": str(home), "STILLWATCH_PORT": "0"}
-    environment |= {f"STILLWATCH_{name.upper()}": str(value) for name, value in settings.items()}
-    begun = time.perf_counter()
-    with subprocess.Popen([sys.executable, *command], env=environment, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        try:
-            address = next((line.split()[-1] for line in process.stderr if " is serving on " in line), None)
-            if address is None:
-                raise SystemExit("the server did not start: run  stillwatch doctor")
-            yield Served(address, process.pid, time.perf_counter() - begun)
-        finally:
-            process.terminate()
 
 
 def encoded(texts: Sequence[str]) -> list[bytes]:

@@ -23,11 +23,12 @@ from typing import Any
 
 import grpc
 import numpy as np
+from load import CLASSIFY
 from numpy.typing import NDArray
-from processes import NO_VERDICTS_KEPT, mixed_texts, resident_mib, server_process
+from processes import NO_VERDICTS_KEPT, Served, served
 from stillwatch.v1 import classifier_pb2
+from texts import rough_texts
 
-_CLASSIFY = "/stillwatch.v1.ClassifierService/Classify"
 _REFUSED: int = grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
 _PROBES = 9
 _GIVE_UP = 20.0
@@ -87,16 +88,17 @@ def main() -> None:
     levels = [float(level) for level in given.levels.split(",")]
     context = multiprocessing.get_context("spawn")
     with (
-        server_process(nice=given.nice, variables=NO_VERDICTS_KEPT) as (pid, address),
+        served(settings=NO_VERDICTS_KEPT, nice=given.nice) as server,
         ProcessPoolExecutor(given.processes, context) as pool,
     ):
+        address = server.address
         closed = pool.submit(_closed, address, given.callers, given.seconds)
         capacity = closed.result()
         if not capacity:
             raise SystemExit("nothing was answered: give it --seconds, or a machine with less to do")
         time.sleep(1)
         idle = float(np.median(_probe(address, lambda times: len(times) >= 60)[10:]))
-        before = resident_mib(pid)
+        before = server.resident
         print(f"{len(os.sched_getaffinity(0))} cores, prompts of 16 to 256 tokens, 64 in the mean, no two the same;")
         print(f"capacity {capacity:.0f}/s ({given.callers} callers in a closed loop), ", end="")
         print(f"one caller on the idle server p50 {1e3 * idle:.1f} ms, resident {before:.0f} MiB\n")
@@ -104,7 +106,7 @@ def main() -> None:
             "| load | offered/s | answered/s | accepted p50 / p95 / p99, ms | refused | refused p50 / p99, ms ", end=""
         )
         print("| other errors | lag p99, ms | resident, MiB | recovery, s |\n|---|---|---|---|---|---|---|---|---|---|")
-        measured = [_level(pool, given.processes, address, pid, load, capacity, given.seconds, idle) for load in levels]
+        measured = [_level(pool, given.processes, server, load, capacity, given.seconds, idle) for load in levels]
     _judge(measured, before)
     if given.plot:
         _plot(measured, given.plot)
@@ -113,14 +115,13 @@ def main() -> None:
 def _level(
     pool: ProcessPoolExecutor,
     processes: int,
-    address: str,
-    pid: int,
+    server: Served,
     load: float,
     capacity: float,
     seconds: float,
     idle: float,
 ) -> Level:
-    rate = load * capacity
+    rate, address = load * capacity, server.address
     begin = time.monotonic() + 1.5
     parts: list[Future[Calls]] = [
         pool.submit(_open, address, rate / processes, begin, seconds, number) for number in range(processes)
@@ -129,7 +130,7 @@ def _level(
     recovery = _recovery(address, idle)
     found = [part.result() for part in parts]
     calls = Calls(*(np.concatenate([getattr(part, name) for part in found]) for name in ("latency", "lag", "code")))
-    level = Level(load, rate, calls, seconds, resident_mib(pid), recovery)
+    level = Level(load, rate, calls, seconds, server.resident, recovery)
     others = int(np.count_nonzero(~np.isin(calls.code, (0, _REFUSED))))
     refused = len(calls.refused) / len(calls.code)
     print(
@@ -162,9 +163,9 @@ def _closed(address: str, callers: int, seconds: float) -> float:
     """Answers a second."""
 
     async def run() -> float:
-        texts, answered, number = mixed_texts(2_000, seed=1), 0, 0
+        texts, answered, number = rough_texts(2_000, seed=1), 0, 0
         async with grpc.aio.insecure_channel(address) as channel:
-            classify: Any = channel.unary_unary(_CLASSIFY)
+            classify: Any = channel.unary_unary(CLASSIFY)
             warm = time.monotonic() + 0.2 * seconds
             end = warm + seconds
 
@@ -187,13 +188,13 @@ def _open(address: str, rate: float, begin: float, seconds: float, seed: int) ->
     """Send at random times, whatever becomes of the calls before."""
 
     async def run() -> Calls:
-        texts = mixed_texts(2_000, seed=seed + 2)
+        texts = rough_texts(2_000, seed=seed + 2)
         gaps = np.random.default_rng(seed).exponential(1 / rate, int(1.5 * rate * seconds) + 20)
         due = begin + np.cumsum(gaps)
         due = due[due < begin + seconds]
         latency, lag, code = np.zeros(len(due)), np.zeros(len(due)), np.zeros(len(due), np.int64)
         async with grpc.aio.insecure_channel(address) as channel:
-            classify: Any = channel.unary_unary(_CLASSIFY)
+            classify: Any = channel.unary_unary(CLASSIFY)
             await channel.channel_ready()
 
             async def one(number: int) -> None:
@@ -219,7 +220,7 @@ def _probe(address: str, enough: Callable[[Sequence[float]], bool]) -> list[floa
     """Seconds of calls one after the other, until they are enough; a refused one counts as endless."""
     times: list[float] = []
     with grpc.insecure_channel(address) as channel:
-        classify: Any = channel.unary_unary(_CLASSIFY)
+        classify: Any = channel.unary_unary(CLASSIFY)
         while not enough(times):
             message = _request(
                 -next(_numbers), "Could you explain how the tides work, and why there are two of them? " * 4

@@ -1,86 +1,87 @@
-"""Server processes to measure, what they hold, and prompts of mixed length to send to them."""
+"""Server processes to measure, and what they hold."""
 
 import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import cache
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from classifier.config import Settings
-from classifier.corpus import load_corpus
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
-_CHARS_A_TOKEN = 4.7
 SERVE = (sys.executable, "-m", "classifier.cli", "serve")
-NO_VERDICTS_KEPT = {"STILLWATCH_VERDICT_CACHE_ENTRIES": "0"}
+NO_VERDICTS_KEPT = {"verdict_cache_entries": 0}
 """So that a prompt that comes again is work again."""
 
 
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A server process that takes requests.
+
+    Attributes:
+        address: Host and port.
+        pid: The process.
+        started: Seconds from the start of the process until it served.
+    """
+
+    address: str
+    pid: int
+    started: float
+
+    @property
+    def resident(self) -> float:
+        """Resident memory in MiB."""
+        return resident_mib(self.pid)
+
+
 @contextmanager
-def server_process(
-    command: Sequence[str] = SERVE, *, nice: int = 0, variables: Mapping[str, str] | None = None
-) -> Iterator[tuple[int, str]]:
-    """A server on a free port and a fresh store that borrows the built bundle.
+def served(
+    home: Path | None = None,
+    command: Sequence[str] = SERVE,
+    *,
+    settings: Mapping[str, object] | None = None,
+    nice: int = 0,
+) -> Iterator[Served]:
+    """Run a server on a free port, and end it.
 
     Args:
-        command: What starts it.
+        home: Where its example store is; without one, a fresh folder. It borrows the built bundle if it has none.
+        command: What starts it; it says "... is serving on HOST:PORT" on stderr.
+        settings: The server's settings.
         nice: How much the server stands back behind who measures it, who would be elsewhere in earnest.
-        variables: Of its environment.
 
     Yields:
-        Its process id and address.
+        The server.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        home = Path(folder)
-        (home / "bundles").symlink_to(Settings().bundles.absolute())
-        environment = {**os.environ, "STILLWATCH_HOME": folder, "STILLWATCH_PORT": "0"}
-        environment |= variables or {}
-        with (
-            (home / "log").open("w") as log,
-            subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process,
-        ):
-            assert process.stderr is not None
-            try:
-                os.setpriority(os.PRIO_PROCESS, process.pid, min(19, os.getpriority(os.PRIO_PROCESS, 0) + nice))
-                address = next((line.split()[-1] for line in process.stderr if line.startswith("stillwatch is")), None)
-                if address is None:
-                    raise SystemExit("the server did not start: run  stillwatch doctor")
-                # Whatever it logs from now on must not fill the pipe.
-                drain = subprocess.Popen(["cat"], stdin=process.stderr, stdout=log)  # noqa: S607
-                yield process.pid, address
-            finally:
-                process.terminate()
-                process.wait(60)
-            drain.wait(10)
+    with ExitStack() as stack:
+        home = home or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        if not (home / "bundles").exists():
+            (home / "bundles").symlink_to(Settings().bundles.absolute())
+        environment = {**os.environ, "STILLWATCH_HOME": str(home), "STILLWATCH_PORT": "0"}
+        environment |= {f"STILLWATCH_{name.upper()}": str(value) for name, value in (settings or {}).items()}
+        begun = time.perf_counter()
+        log = stack.enter_context((home / "log").open("w"))
+        process = stack.enter_context(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
+        assert process.stderr is not None
+        try:
+            os.setpriority(os.PRIO_PROCESS, process.pid, min(19, os.getpriority(os.PRIO_PROCESS, 0) + nice))
+            address = next((line.split()[-1] for line in process.stderr if " is serving on " in line), None)
+            if address is None:
+                raise SystemExit("the server did not start: run  stillwatch doctor")
+            started = time.perf_counter() - begun
+            # Whatever it logs from now on must not fill the pipe.
+            drain = subprocess.Popen(["cat"], stdin=process.stderr, stdout=log)  # noqa: S607
+            yield Served(address, process.pid, started)
+        finally:
+            process.terminate()
+            process.wait(60)
+        drain.wait(10)
 
 
 def resident_mib(pid: int) -> float:
     """The resident memory of a process in MiB."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE / 2**20
-
-
-def mixed_texts(count: int, seed: int = 0) -> list[str]:
-    """English texts of some 16 to 256 tokens, 64 in the mean, out of the seed corpus.
-
-    Args:
-        count: How many.
-        seed: Of the choice.
-
-    Returns:
-        Texts.
-    """
-    random = np.random.default_rng(seed)
-    words = _words()
-    lengths = np.clip(16 + random.exponential(50, count), 16, 256) * _CHARS_A_TOKEN
-    starts = random.integers(0, len(words) - 2_000, count)
-    return [words[start : start + int(length)] for start, length in zip(starts, lengths, strict=True)]
-
-
-@cache
-def _words() -> str:
-    return " ".join(row.example.text for row in load_corpus() if row.example.language == "en")

@@ -13,18 +13,17 @@ import asyncio
 import json
 import os
 import signal
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from processes import NO_VERDICTS_KEPT
+from processes import NO_VERDICTS_KEPT, Served, served
 from stillwatch.v1 import classifier_pb2, verdict_pb2
 from texts import texts_of_length
 
@@ -74,8 +73,8 @@ def main() -> None:
         home = Path(folder)
         names = _bundles(home)
         texts, expected = _expected(home, names)
-        with _server(home) as (address, process):
-            seen = asyncio.run(_drive(address, home, names, texts, given, process))
+        with _server(home) as server:
+            seen = asyncio.run(_drive(server, home, names, texts, given))
     mixed = [reason for number, answer in seen.answers if (reason := _mixed(number, answer.verdict, answer, expected))]
     print(_table(seen, mixed, given.callers))
     for problem in (*seen.failures[:5], *mixed[:5]):
@@ -127,14 +126,7 @@ def _expected(home: Path, names: list[str]) -> tuple[list[str], dict[str, Expect
     }
 
 
-async def _drive(
-    address: str,
-    home: Path,
-    names: list[str],
-    texts: list[str],
-    given: argparse.Namespace,
-    process: "subprocess.Popen[str]",
-) -> Seen:
+async def _drive(server: Served, home: Path, names: list[str], texts: list[str], given: argparse.Namespace) -> Seen:
     seen, stopped = Seen(), asyncio.Event()
 
     async def caller(client: AsyncClient, number: int) -> None:
@@ -149,8 +141,8 @@ async def _drive(
                 seen.answers.append((number, answer))
                 seen.spans.append((began, time.perf_counter()))
 
-    clients = [AsyncClient(address) for _ in range(4)]
-    operator = AsyncClient(address, timeout=300)
+    clients = [AsyncClient(server.address) for _ in range(4)]
+    operator = AsyncClient(server.address, timeout=300)
     tasks = [asyncio.create_task(caller(clients[number % 4], 7 * number)) for number in range(given.callers)]
     await asyncio.sleep(given.rest)
     for number in range(given.reloads):
@@ -159,7 +151,7 @@ async def _drive(
         await operator.reload()
         seen.swaps.append((began, time.perf_counter()))
         await asyncio.sleep(given.rest)
-        seen.resident.append(_resident(process.pid))
+        seen.resident.append(int(server.resident))
     stopped.set()
     await asyncio.gather(*tasks)
     for client in (*clients, operator):
@@ -211,38 +203,15 @@ def _table(seen: Seen, mixed: list[str], callers: int) -> str:
     return title + "\n".join(f"| {name} | {value} |" for name, value in rows)
 
 
-def _resident(pid: int) -> int:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) // 1024
-
-
 def _point(home: Path, name: str) -> None:
     fresh = home / "bundles" / ".next"
     fresh.symlink_to(name)
     fresh.replace(home / "bundles" / "current")
 
 
-@contextmanager
-def _server(home: Path) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
-    """A server on a fresh store that is only reloaded when it is asked to."""
-    settings = {"STILLWATCH_HOME": str(home), "STILLWATCH_PORT": "0", "STILLWATCH_WATCH_SECONDS": "0"}
-    settings |= NO_VERDICTS_KEPT
-    command = [sys.executable, "-m", "classifier.cli", "serve"]
-    log = (home / "log").open("w+")
-    with log, subprocess.Popen(command, env=os.environ | settings, stderr=log, text=True, cwd=home) as process:
-        try:
-            yield _address(home / "log", process), process
-        finally:
-            process.terminate()
-
-
-def _address(log: Path, process: "subprocess.Popen[str]") -> str:
-    while process.poll() is None:
-        for line in log.read_text().splitlines():
-            if line.startswith("stillwatch is serving"):
-                return line.split()[-1]
-        time.sleep(0.05)
-    raise SystemExit(f"the server did not start: {log.read_text()}")
+def _server(home: Path) -> AbstractContextManager[Served]:
+    """A server that is only reloaded when it is asked to."""
+    return served(home, settings={"watch_seconds": 0, **NO_VERDICTS_KEPT})
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ share the machine's cores. Every text is new to the server but where repetition 
 
 import argparse
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -19,8 +20,9 @@ import grpc
 import numpy as np
 from flame import draw, sampled
 from grpc_health.v1 import health_pb2
-from load import CLASSIFY, encoded, served, throughput
+from load import CLASSIFY, encoded, throughput
 from numpy.typing import NDArray
+from processes import served
 from stillwatch.v1 import classifier_pb2
 from texts import mixed_texts, texts_of_length
 
@@ -103,7 +105,7 @@ def many_callers(
         other = None
         if "b" in asked.rows and find_spec("sentence_transformers"):
             folder = stack.enter_context(tempfile.TemporaryDirectory())
-            command = (str(Path(__file__).parent / "reference_server.py"),)
+            command = (sys.executable, str(Path(__file__).parent / "reference_server.py"))
             other = stack.enter_context(served(Path(folder), command))
         for number in range(-1, asked.rounds):  # the first round warms up
             texts = mixed_texts(rows, runtime.scorer.model.encoder, asked.calls, seed=100 + number)
@@ -225,7 +227,7 @@ def repetition(table: Table, rows: Sequence[SeedRow], runtime: Runtime, home: Pa
     tails = encoded([f"{system} {text}" for text in texts_of_length(rows, encoder, 64, 48, seed=8)])
     with (
         served(home) as with_cache,
-        served(home, window_cache_entries=0) as without,
+        served(home, settings={"window_cache_entries": 0}) as without,
         grpc.insecure_channel(with_cache.address) as one,
         grpc.insecure_channel(without.address) as other,
     ):
@@ -251,7 +253,7 @@ def start_and_memory(table: Table, home: Path, rounds: int) -> None:
     rows = load_corpus()
     texts: list[bytes] | None = None
     for _ in range(rounds):
-        with served(home, queue_seconds=30) as server:
+        with served(home, settings={"queue_seconds": 30}) as server:
             seconds.append(server.started)
             texts = texts or encoded([row.example.text for row in rows[:256]])
             throughput(server.address, texts, CALLERS)

@@ -25,8 +25,9 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from processes import mixed_texts, resident_mib, server_process
+from processes import resident_mib, served
 from stillwatch.v1 import classifier_pb2, examples_pb2
+from texts import rough_texts
 
 _CLASSIFIER = "/stillwatch.v1.ClassifierService/"
 _ADD = "/stillwatch.v1.ExampleService/AddExamples"
@@ -99,8 +100,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         looks = Path(folder) / "held.jsonl"
         command = [sys.executable, __file__, "--serve", str(looks)]
-        with server_process(command) as (_, address):
-            samples, counts = asyncio.run(_soak(address, looks, 60 * given.minutes, given.callers))
+        with served(command=command) as server:
+            samples, counts = asyncio.run(_soak(server.address, looks, 60 * given.minutes, given.callers))
     before, after = samples[0], samples[-1]
     print("| minute | resident, MiB | descriptors | tasks | threads |\n|---|---|---|---|---|")
     for held in samples:
@@ -183,7 +184,7 @@ async def _load(address: str, seconds: float, callers: int, counts: Counter[tupl
 
 async def _caller(address: str, end: float, counts: Counter[tuple[str, str]], chance: random.Random) -> None:
     """One caller, who opens a new connection now and then."""
-    texts = mixed_texts(200, seed=chance.randrange(2**31))
+    texts = rough_texts(200, seed=chance.randrange(2**31))
     kinds, weights = list(_WEIGHTS), list(_WEIGHTS.values())
     while time.monotonic() < end:
         async with grpc.aio.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]) as channel:

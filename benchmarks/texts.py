@@ -1,12 +1,14 @@
 """Texts of a wanted number of tokens, cut from the seed corpus."""
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 
-from classifier.corpus import SeedRow
+from classifier.corpus import SeedRow, load_corpus
 from classifier.encoder import Encoder
 
+_CHARS_A_TOKEN = 4.7
 _SCALE = 48.8
 """Of the exponential distribution whose values, cut at 240 and rounded down, are 48 in the mean."""
 
@@ -59,3 +61,25 @@ def mixed_texts(rows: Sequence[SeedRow], encoder: Encoder, count: int, seed: int
         text[: tokens.spans[min(n - 2, len(tokens.ids)) - 1][1]]
         for text, tokens, n in zip(long, found, lengths.tolist(), strict=True)
     ]
+
+
+def rough_texts(count: int, seed: int = 0) -> list[str]:
+    """English texts of some 16 to 256 tokens, 64 in the mean, by their characters: for callers that do not tokenise.
+
+    Args:
+        count: How many.
+        seed: Of the choice.
+
+    Returns:
+        The texts.
+    """
+    random = np.random.default_rng(seed)
+    words = _words()
+    lengths = np.clip(16 + random.exponential(50, count), 16, 256) * _CHARS_A_TOKEN
+    starts = random.integers(0, len(words) - 2_000, count)
+    return [words[start : start + int(length)] for start, length in zip(starts, lengths, strict=True)]
+
+
+@cache
+def _words() -> str:
+    return " ".join(row.example.text for row in load_corpus() if row.example.language == "en")

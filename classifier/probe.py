@@ -8,13 +8,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from ipaddress import ip_address
 from statistics import median
 from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from classifier.address import stays_here
 from classifier.client import Client
 from classifier.config import Settings
 from classifier.connect import found_credentials, open_channel
@@ -75,15 +75,6 @@ def check_server(
     yield find("clock", lambda: _clock(dates))
 
 
-def is_here(address: str) -> bool:
-    """Whether an address is one of this machine's loopback."""
-    host = _host(address)
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 def _host(address: str) -> str:
     return address.rpartition(":")[0].strip("[]")
 
@@ -141,7 +132,7 @@ def _tls(address: str) -> str:
         ):
             return f"yes, {wrapped.version()}"
     except (OSError, ValueError):
-        if is_here(address):
+        if stays_here(address):
             return "no: plain text, which stays on this machine"
     raise ServiceFailed(f"{address} speaks plain text over the network: give the server a certificate")
 
@@ -176,7 +167,7 @@ def _version(version: str, local: Local) -> str:
 
 
 def _revision(address: str, revision: int, local: Local) -> str:
-    if local.revision is None or not is_here(address):
+    if local.revision is None or not stays_here(address):
         return f"{revision}; there is no store here to compare with"
     if revision != local.revision:
         raise ServiceFailed(

@@ -9,7 +9,7 @@ import grpc
 import overload
 import reload
 import variants
-from processes import NO_VERDICTS_KEPT, server_process
+from processes import NO_VERDICTS_KEPT, served
 
 from classifier.client import Client
 
@@ -47,8 +47,8 @@ def kept(address: str) -> list[bool]:
 
 
 def test_the_servers_under_load_keep_no_verdicts(tmp_path: Path) -> None:
-    with reload._server(variants.make_home(tmp_path)) as (address, _):
-        assert kept(address) == [False, False]
-    with server_process(variables=NO_VERDICTS_KEPT) as (_, address):
-        assert kept(address) == [False, False]
-    assert "variables=NO_VERDICTS_KEPT" in Path(overload.__file__).read_text()
+    with reload._server(variants.make_home(tmp_path)) as server:
+        assert kept(server.address) == [False, False]
+    with served(settings=NO_VERDICTS_KEPT) as server:
+        assert kept(server.address) == [False, False]
+    assert "settings=NO_VERDICTS_KEPT" in Path(overload.__file__).read_text()

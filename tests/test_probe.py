@@ -18,11 +18,12 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from serving import Server, running_server
 from stillwatch.v1 import classifier_pb2, classifier_pb2_grpc, examples_pb2, verdict_pb2
 
+from classifier.address import stays_here
 from classifier.client import Client
 from classifier.config import Settings
 from classifier.doctor import check
 from classifier.finding import Finding, find
-from classifier.probe import Local, _tls, check_server, is_here
+from classifier.probe import Local, _tls, check_server
 from index.example import Example, Label
 from index.store import SqliteStore
 
@@ -217,7 +218,7 @@ def test_a_slow_server_fails_with_what_to_look_at(stranger: tuple[grpc.Server, h
     ],
 )
 def test_only_loopback_is_this_machine(address: str, expected: bool) -> None:  # noqa: FBT001
-    assert is_here(address) is expected
+    assert stays_here(address) is expected
 
 
 def test_a_port_that_speaks_tls_is_seen_to(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import grpc
 
 from classifier.errors import ShuttingDown
+from classifier.serve.handlers import rewrapped
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 _IDLE_SECONDS = 0.25
@@ -39,10 +40,7 @@ class Drain(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None or not str(handler_call_details.method).startswith("/stillwatch."):
             return handler
-        decode, encode = handler.request_deserializer, handler.response_serializer
-        if handler.stream_stream is not None:
-            return grpc.stream_stream_rpc_method_handler(self._counted(handler.stream_stream), decode, encode)
-        return grpc.unary_unary_rpc_method_handler(self._counted(handler.unary_unary), decode, encode)
+        return rewrapped(handler, lambda behaviour, _: self._counted(behaviour))
 
     @asynccontextmanager
     async def reading(self, busy: Callable[[], bool]) -> AsyncIterator[Callable[[], None]]:

@@ -9,6 +9,7 @@ from google.protobuf.message import DecodeError
 from google.rpc import status_pb2
 
 from classifier.errors import InvalidRequest, StillwatchError
+from classifier.serve.handlers import rewrapped
 from classifier.serve.log import place_of
 from classifier.serve.status import DETAILS_KEY, status_of
 from index.errors import IndexRoomError
@@ -35,13 +36,10 @@ class Edge(grpc.aio.ServerInterceptor):
         method = str(handler_call_details.method)
         if handler is None or not method.startswith("/stillwatch."):
             return handler
-        decode = _tolerant(handler.request_deserializer)
-        if handler.stream_stream is not None:
-            return grpc.stream_stream_rpc_method_handler(
-                _guarded_stream(method, handler.stream_stream), decode, handler.response_serializer
-            )
-        return grpc.unary_unary_rpc_method_handler(
-            _guarded(method, handler.unary_unary), decode, handler.response_serializer
+        return rewrapped(
+            handler,
+            lambda behaviour, streaming: (_guarded_stream if streaming else _guarded)(method, behaviour),
+            decode=_tolerant(handler.request_deserializer),
         )
 
 

@@ -28,13 +28,13 @@ from classifier.errors import (
 from classifier.serve.calls import current_call
 from classifier.serve.drain import holding
 from classifier.serve.edge import abort
+from classifier.serve.handlers import Handler, rewrapped
 from classifier.serve.quota import Quota, Quotas
 from classifier.serve.status import status_of
 from classifier.serve.watched import Watched
 from classifier.tokens import Scope, Token, digest, read_tokens
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
-Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 
 class Open(StrEnum):
@@ -154,12 +154,13 @@ class Guard(grpc.aio.ServerInterceptor):
             return _refusal(error)
         if not method.startswith("/stillwatch."):
             return handler
-        decode, encode = handler.request_deserializer, handler.response_serializer
-        if handler.stream_stream is not None:
-            admitted = partial(self._admitted, method, need, metadata)
-            guarded = self._stream(handler.stream_stream, token, admitted)
-            return grpc.stream_stream_rpc_method_handler(guarded, decode, encode)
-        return grpc.unary_unary_rpc_method_handler(self._unary(handler.unary_unary, token), decode, encode)
+        admitted = partial(self._admitted, method, need, metadata)
+        return rewrapped(
+            handler,
+            lambda behaviour, streaming: (
+                self._stream(behaviour, token, admitted) if streaming else self._unary(behaviour, token)
+            ),
+        )
 
     def _admitted(self, method: str, need: Scope | Open | None, metadata: Iterable[tuple[str, Any]]) -> Token | None:
         if need is None:

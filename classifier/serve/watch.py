@@ -17,6 +17,7 @@ from classifier.scorer import Scorer
 from classifier.serve.batcher import MicroBatcher, Outcome
 from classifier.serve.calls import Call, enter, leave
 from classifier.serve.edge import log_unknown
+from classifier.serve.handlers import rewrapped
 from classifier.serve.metrics import Endpoint, Metrics
 from classifier.serve.status import DETAILS_KEY, reason_of
 from classifier.serve.tracing import Tracing, open_tracing, wanted
@@ -109,19 +110,10 @@ class Watch(grpc.aio.ServerInterceptor):
         if not method.startswith("/stillwatch."):
             return handler
         metadata: Metadata = handler_call_details.invocation_metadata or ()
-        if handler.unary_unary is not None:
-            return grpc.unary_unary_rpc_method_handler(
-                self._watched(method, metadata, handler.unary_unary, streaming=False),
-                handler.request_deserializer,
-                handler.response_serializer,
-            )
-        if handler.stream_stream is not None:
-            return grpc.stream_stream_rpc_method_handler(
-                self._watched(method, metadata, handler.stream_stream, streaming=True),
-                handler.request_deserializer,
-                handler.response_serializer,
-            )
-        return handler
+        return rewrapped(
+            handler,
+            lambda behaviour, streaming: self._watched(method, metadata, behaviour, streaming=streaming),
+        )
 
     def batch(self, calls: Sequence[Call | None], scored: Scored) -> None:
         """A batch was scored; called on the worker's thread.

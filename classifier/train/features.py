@@ -11,6 +11,7 @@ from sklearn.model_selection import GroupKFold
 
 from classifier import evidence, lexical
 from classifier.corpus import SeedRow
+from classifier.disguise import undisguise
 from classifier.encoder import Encoder
 from classifier.scorer import Labels
 from classifier.text import fold
@@ -91,10 +92,10 @@ def folds_of(rows: Sequence[SeedRow], seed: int) -> NDArray[np.int64]:
 
 
 def cut_windows(texts: Sequence[str], encoder: Encoder, plan: WindowPlan) -> Windows:
-    """Tokenise texts and cut them, as the scorer does.
+    """Tokenise texts and cut them on both scales, as the scorer does.
 
     Args:
-        texts: The rows' texts.
+        texts: Rows' texts, or views of prompts.
         encoder: Its tokenizer counts.
         plan: How texts are cut.
 
@@ -108,7 +109,25 @@ def cut_windows(texts: Sequence[str], encoder: Encoder, plan: WindowPlan) -> Win
         owners += [row] * (len(long) + len(short))
         finer += [False] * len(long) + [True] * len(short)
     numbers = np.array(owners, np.int64)
-    return Windows(sequences, numbers, np.searchsorted(numbers, np.arange(len(texts))), np.array(finer))
+    return Windows(sequences, numbers, np.searchsorted(numbers, np.arange(len(texts))), np.array(finer, bool))
+
+
+def views_of(texts: Sequence[str], encoder: Encoder) -> tuple[list[str], NDArray[np.int64]]:
+    """The views of prompts, as the scorer reads them: the canonical form and, if there is one, the undisguised one.
+
+    Args:
+        texts: Prompts.
+        encoder: Its words tell what is disguised.
+
+    Returns:
+        The views, and (views,) the number of each one's prompt.
+    """
+    views, prompts = [], []
+    for number, text in enumerate(texts):
+        undone = undisguise(form := fold(text), encoder.ranks)
+        views += [form] if undone is None else [form, undone.text]
+        prompts += [number] * (1 if undone is None else 2)
+    return views, np.array(prompts, np.int64)
 
 
 def bags_of(sequences: Sequence[Sequence[int]]) -> sparse.csr_matrix:

@@ -15,12 +15,10 @@ from numpy.typing import NDArray
 
 from classifier.conversation import body_text
 from classifier.corpus import SeedRow
-from classifier.disguise import undisguise
 from classifier.encoder import Encoder
-from classifier.text import fold
 from classifier.train.evasions import AS_BODY, EVASIONS
-from classifier.train.features import Windows
-from classifier.windows import WindowPlan, cut
+from classifier.train.features import Windows, cut_windows, views_of
+from classifier.windows import WindowPlan
 from index.example import Label
 
 AMONG = 2
@@ -90,21 +88,12 @@ def cut_variants(found: Sequence[Variant], encoder: Encoder, plan: WindowPlan) -
     Returns:
         The windows, whose owners are views, and (views,) the number of each view's variant.
     """
-    texts, origins = [], []
-    for number, variant in enumerate(found):
-        form = fold(variant.text)
-        undone = undisguise(form, encoder.ranks)
-        views = [form] if undone is None else [form, undone.text]
-        texts += views
-        origins += [number] * len(views)
-    sequences, owners = [], []
-    for view, tokens in enumerate(encoder.tokenise(texts)):
-        windows = cut(len(tokens.ids), plan)
-        sequences += [tokens.ids[window.start : window.end] for window in windows]
-        owners += [view] * len(windows)
-    numbers = np.array(owners, np.int64)
-    first = np.searchsorted(numbers, np.arange(len(texts)))
-    return Windows(sequences, numbers, first, np.zeros(len(numbers), bool)), np.array(origins, np.int64)
+    texts, origins = views_of([variant.text for variant in found], encoder)
+    both = cut_windows(texts, encoder, plan)
+    long = np.flatnonzero(~both.finer)
+    owners = both.owners[long]
+    first = np.searchsorted(owners, np.arange(len(texts)))
+    return Windows([both.sequences[window] for window in long], owners, first, both.finer[long]), origins
 
 
 def _among(rows: Sequence[SeedRow], number: int, benign: Sequence[int], random: Generator) -> Variant:
