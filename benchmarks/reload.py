@@ -27,7 +27,7 @@ from processes import NO_VERDICTS_KEPT, Served, served
 from stillwatch.v1 import classifier_pb2, verdict_pb2
 from texts import texts_of_length
 
-from classifier.bundle import FILES, dump_examples, open_bundle, write_bundle
+from classifier.bundle import dump_examples, open_bundle, write_bundle
 from classifier.client import AsyncClient
 from classifier.config import Settings
 from classifier.corpus import load_corpus
@@ -86,8 +86,7 @@ def _bundles(home: Path) -> list[str]:
     """Two bundles in a home; the built one is the current one."""
     built = Settings().bundle.resolve()
     card = json.loads((built / "manifest.json").read_bytes())
-    del card["files"]
-    files = {name: (built / name).read_bytes() for name in FILES}
+    files = {name: (built / name).read_bytes() for name in card.pop("files")}
     bundle = open_bundle(built, threads=1)
     kept = [row for row in range(len(bundle.examples)) if row % 3]
     buffer = BytesIO()

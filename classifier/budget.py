@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 # A bundle's bytes are verified in one place only.
-from classifier.bundle import FILES, read_manifest, verified_file, write_bundle
+from classifier.bundle import names_of, read_manifest, verified_file, write_bundle
 from classifier.config import Settings
 from classifier.conversation import body_text
 from classifier.errors import BundleRejected, DataRejected, InvalidPrompt, InvalidSetting
@@ -212,7 +212,7 @@ def recalibrated(folder: Path, bundles: Path, thresholds: Thresholds, note: Mapp
         BundleRejected: When a file of the old bundle is missing or altered.
     """
     manifest, _ = read_manifest(folder)
-    files = {name: verified_file(folder, name, manifest.files[name]) for name in FILES}
+    files = {name: verified_file(folder, name, manifest.files[name]) for name in names_of(manifest)}
     card = manifest.model_dump(mode="json", exclude={"files"})
     card["head"]["thresholds"] = {"review": thresholds.review, "flag": thresholds.flag}
     card["head"]["report"] |= note

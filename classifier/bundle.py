@@ -21,6 +21,7 @@ from classifier.encoder import Encoder, OnnxEncoder
 from classifier.errors import BundleRejected
 from classifier.evidence import width as evidence_width
 from classifier.head import OnnxHead
+from classifier.identifier import Identify, open_tables
 from classifier.lexical import BUCKETS, LEXICAL_VERSION, Terms
 from classifier.manifest import Manifest
 from classifier.policy import Calibration, Thresholds
@@ -32,6 +33,8 @@ from index.example import Example, Label
 
 MANIFEST = "manifest.json"
 FILES = ("encoder.onnx", "tokenizer.json", "head.onnx", "examples.jsonl", "examples.npy")
+LANGUAGES = "languages.safetensors"
+"""Older bundles have none; py3langid's own tables then tell languages."""
 MAX_FILE_BYTES = 512 * 2**20
 MAX_EXAMPLES = 1_000_000
 _EXAMPLE_FIELDS = ("text", "label", "technique", "capabilities", "language", "source", "author", "note")
@@ -73,18 +76,22 @@ def open_bundle(folder: Path, *, threads: int, held: Bundle | None = None) -> Bu
         BundleRejected: When a file is missing, altered, or not allowed.
     """
     manifest, version = read_manifest(folder)
-    files = {name: verified_file(folder, name, manifest.files[name]) for name in FILES}
+    files = {name: verified_file(folder, name, manifest.files[name]) for name in names_of(manifest)}
     head_card = manifest.head
-    same = {name for name, digest in manifest.files.items() if held and held.manifest.files[name] == digest}
-    for name in {"encoder.onnx", "head.onnx"} - same:
-        check_onnx(name, files[name])
+    same = {name for name, digest in manifest.files.items() if held and held.manifest.files.get(name) == digest}
+    graphs = {name: check_onnx(name, files[name]) for name in {"encoder.onnx", "head.onnx"} - same}
     encoder: Encoder
     if held and same >= {"encoder.onnx", "tokenizer.json"}:
         encoder = held.model.encoder
     else:
         encoder = _loaded(
             "encoder.onnx or tokenizer.json",
-            lambda: OnnxEncoder(files["encoder.onnx"], files["tokenizer.json"].decode(), threads=threads),
+            lambda: OnnxEncoder(
+                files["encoder.onnx"],
+                files["tokenizer.json"].decode(),
+                threads=threads,
+                parsed=graphs.get("encoder.onnx"),
+            ),
         )
     labels = Labels(head_card.techniques, head_card.capabilities)
     head = _loaded("head.onnx", lambda: _checked_head(files["head.onnx"], encoder.dimensions, labels))
@@ -92,6 +99,7 @@ def open_bundle(folder: Path, *, threads: int, held: Bundle | None = None) -> Bu
         raise BundleRejected("the manifest's calibration does not fit its labels: build the bundle again")
     if (head_card.canonical_version, head_card.lexical_version) != (CANONICAL_VERSION, LEXICAL_VERSION):
         raise BundleRejected("the head was trained on another canonical text or hashing: train it with this version")
+    graphs.clear()
     model = Model(
         version=version,
         encoder=encoder,
@@ -104,6 +112,7 @@ def open_bundle(folder: Path, *, threads: int, held: Bundle | None = None) -> Bu
         ),
         pooling=Pooling(head_card.length_penalty, head_card.finer_offset),
         least_cosine=head_card.least_cosine,
+        identify=_identifier(files, held.model.identify if held and LANGUAGES in same else None),
     )
     examples = held.examples if held and "examples.jsonl" in same else parse_examples(files["examples.jsonl"])
     vectors = _vectors(files["examples.npy"], (len(examples), encoder.dimensions))
@@ -128,9 +137,14 @@ def read_manifest(folder: Path) -> tuple[Manifest, str]:
     except ValidationError as error:
         where = ".".join(map(str, error.errors()[0]["loc"])) or "its form"
         raise BundleRejected(f"{MANIFEST} is not valid at {where}: build the bundle again") from None
-    if set(manifest.files) != set(FILES):
+    if set(manifest.files) - {LANGUAGES} != set(FILES):
         raise BundleRejected(f"{MANIFEST} must name exactly {', '.join(FILES)}: build the bundle again")
     return manifest, f"{manifest.version}+{hashlib.sha256(data).hexdigest()[:12]}"
+
+
+def names_of(manifest: Manifest) -> tuple[str, ...]:
+    """A bundle's files besides its manifest, in the order in which they are verified."""
+    return (*FILES, LANGUAGES) if LANGUAGES in manifest.files else FILES
 
 
 def write_bundle(home: Path, card: Mapping[str, object], files: Mapping[str, bytes]) -> Path:
@@ -139,7 +153,7 @@ def write_bundle(home: Path, card: Mapping[str, object], files: Mapping[str, byt
     Args:
         home: The folder of all bundles.
         card: The manifest without "files".
-        files: The contents of every file in FILES.
+        files: The contents of every file in FILES, and of LANGUAGES if there is one.
 
     Returns:
         The bundle's directory.
@@ -147,7 +161,7 @@ def write_bundle(home: Path, card: Mapping[str, object], files: Mapping[str, byt
     Raises:
         BundleRejected: When a file is missing, or one is named that no bundle has.
     """
-    if set(files) != set(FILES):
+    if set(files) - {LANGUAGES} != set(FILES):
         raise BundleRejected(f"a bundle holds exactly {', '.join(FILES)}")
     home.mkdir(parents=True, exist_ok=True)
     manifest = Manifest.model_validate(
@@ -204,12 +218,15 @@ def dump_examples(examples: tuple[Example, ...]) -> bytes:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
 
 
-def check_onnx(name: str, data: bytes) -> None:
+def check_onnx(name: str, data: bytes) -> onnx.ModelProto:
     """Refuse graphs that reach outside their file or use operators of unknown domains.
 
     Args:
         name: The file's name, for the message.
         data: The serialised model.
+
+    Returns:
+        The model.
 
     Raises:
         BundleRejected: When the graph is not allowed.
@@ -231,6 +248,7 @@ def check_onnx(name: str, data: bytes) -> None:
         raise BundleRejected(f"{name} keeps weights in another file, which is not allowed")
     if any(attribute.HasField("g") or attribute.graphs for attribute in attributes):
         raise BundleRejected(f"{name} holds nested graphs, which are not allowed")
+    return model
 
 
 def _loaded(name: str, load: Callable[[], T]) -> T:
@@ -254,10 +272,16 @@ def _checked_head(data: bytes, dimensions: int, labels: Labels) -> OnnxHead:
     return head
 
 
+def _identifier(files: Mapping[str, bytes], held: Identify | None) -> Identify | None:
+    if held is not None or LANGUAGES not in files:
+        return held
+    return _loaded(LANGUAGES, lambda: open_tables(files[LANGUAGES]))
+
+
 def _intact(folder: Path, manifest: Manifest) -> bool:
     try:
         return (
-            all(verified_file(folder, name, manifest.files[name]) for name in FILES)
+            all(verified_file(folder, name, manifest.files[name]) for name in names_of(manifest))
             and read_manifest(folder) is not None
         )
     except BundleRejected:

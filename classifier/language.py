@@ -2,11 +2,8 @@
 
 import re
 from collections.abc import Sequence
-from functools import cache
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from py3langid.langid import LanguageIdentifier
+from classifier.identifier import Identify, packaged
 
 SUPPORTED = ("en", "es", "zh")
 """The languages of the seed corpus."""
@@ -105,11 +102,12 @@ _PLAIN = frozenset(
 _WORD = re.compile(r"[^\W\d_]+")
 
 
-def unsupported(text: str, supported: Sequence[str] = SUPPORTED) -> str | None:
+def unsupported(text: str, identify: Identify | None = None, supported: Sequence[str] = SUPPORTED) -> str | None:
     """The language of a text, when it is surely none of the supported ones.
 
     Args:
         text: Canonical text; its beginning, middle and end are looked at.
+        identify: The bundle's identifier; None takes py3langid's own.
         supported: Language codes.
 
     Returns:
@@ -122,7 +120,7 @@ def unsupported(text: str, supported: Sequence[str] = SUPPORTED) -> str | None:
     # Most prompts are plain English or Spanish, and their commonest words say so for a hundredth of the cost.
     if sum(map(_PLAIN.__contains__, map(str.lower, words))) >= _PLAIN_SHARE * len(words):
         return None
-    language, confidence = _identifier().classify(sample)
+    language, confidence = (identify or packaged())(sample)
     return language if confidence >= CONFIDENCE and language not in (*supported, "und") else None
 
 
@@ -132,10 +130,3 @@ def _sampled(text: str) -> str:
     third = _SAMPLE // 3
     middle = len(text) // 2
     return f"{text[:third]} {text[middle : middle + third]} {text[-third:]}"
-
-
-@cache
-def _identifier() -> "LanguageIdentifier":
-    from py3langid.langid import MODEL_FILE, LanguageIdentifier
-
-    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)

@@ -13,6 +13,7 @@ from classifier.disguise import undisguise
 from classifier.encoder import Embeddings, Encoder, Tokens
 from classifier.errors import InvalidPrompt
 from classifier.head import Head
+from classifier.identifier import Identify
 from classifier.language import unsupported
 from classifier.policy import Calibration, Thresholds
 from classifier.text import canonical, fold
@@ -50,6 +51,7 @@ class Model:
         windows: How long prompts are cut.
         pooling: How the windows' extraction logits become the prompt's.
         least_cosine: A prompt without an example at least so near is not judged.
+        identify: Tells languages; None takes py3langid's own tables, which take more memory.
     """
 
     version: str
@@ -61,6 +63,7 @@ class Model:
     windows: WindowPlan
     pooling: Pooling = field(default_factory=Pooling)
     least_cosine: float = -1.0
+    identify: Identify | None = None
 
 
 class Scorer:
@@ -129,7 +132,7 @@ class Scorer:
                 prepared.append(form)
                 continue
             view, found = next(views), next(pairs)
-            language = unsupported(found.text if found else form)
+            language = unsupported(found.text if found else form, self.model.identify)
             if found is None:
                 prepared.append(Prepared(text, (view,), language=language))
             else:

@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from types import FrameType
@@ -20,9 +21,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
+from safetensors.numpy import save
 
 from classifier.bundle import (
     FILES,
+    LANGUAGES,
     MANIFEST,
     Bundle,
     check_onnx,
@@ -33,7 +36,10 @@ from classifier.bundle import (
     write_bundle,
 )
 from classifier.errors import BundleRejected
+from classifier.identifier import packaged
+from classifier.scorer import Scorer
 from index.example import Example, Label
+from index.live import empty_snapshot
 
 BUILT = Path(__file__).parent.parent / "var" / "bundles" / "current"
 SMALL = {name: f"contents of {name}".encode() for name in FILES}
@@ -160,7 +166,7 @@ def test_the_opened_model_is_what_the_manifest_says(folder: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", [*FILES, LANGUAGES])
 def test_a_file_with_one_flipped_bit_is_refused_by_name(folder: Path, name: str) -> None:
     data = bytearray((folder / name).read_bytes())
     data[len(data) // 2] ^= 1
@@ -318,6 +324,33 @@ def test_a_head_trained_on_another_canonical_text_is_refused(folder: Path) -> No
 def test_a_graph_that_is_not_allowed_is_refused_though_its_hash_fits(folder: Path, name: str) -> None:
     swap(folder, name, model(domains=("", "com.example")).SerializeToString())
     with pytest.raises(BundleRejected, match=rf"^{name} uses operators of a domain"):
+        open_bundle(folder, threads=1)
+
+
+def without_languages(manifest: dict[str, Any]) -> None:
+    del manifest["files"][LANGUAGES]
+
+
+def test_an_older_bundle_without_languages_tells_them_alike(folder: Path, bundle: Bundle) -> None:
+    amend(folder, without_languages)
+    (folder / LANGUAGES).unlink()
+    older = open_bundle(folder, threads=1).model
+    assert older.identify is None
+    assert bundle.model.identify is not None
+    text = "Pourriez-vous expliquer pourquoi les mar\u00e9es montent deux fois par jour ?"
+    assert bundle.model.identify(text) == packaged()(text)
+    verdicts = []
+    for model in (older, replace(older, identify=bundle.model.identify)):
+        snapshot = empty_snapshot(model.encoder.dimensions).extended(bundle.examples, bundle.vectors, 1)
+        verdicts.append(Scorer(model, lambda held=snapshot: held).score([text]).verdicts)  # type: ignore[misc]
+    assert verdicts[0] == verdicts[1]
+    assert verdicts[0][0].abstention is not None
+
+
+@pytest.mark.parametrize("data", [b"", b"languages", save({"classes": np.zeros(3, np.uint8)})])
+def test_languages_that_are_no_tables_are_refused_though_their_hash_fits(folder: Path, data: bytes) -> None:
+    swap(folder, LANGUAGES, data)
+    with pytest.raises(BundleRejected, match=r"^languages\.safetensors cannot be used"):
         open_bundle(folder, threads=1)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from serving import BUNDLES
 
-from classifier.bundle import FILES, write_bundle
+from classifier.bundle import write_bundle
 
 BUILT = BUNDLES / "current"
 Change = Callable[[dict[str, Any], dict[str, bytes]], None]
@@ -29,8 +29,7 @@ def make_home(folder: Path) -> Path:
 def make_current(home: Path, *changes: Change) -> str:
     """Write a changed copy of the default bundle into a home and make it the current one; its folder's name."""
     card = json.loads((BUILT / "manifest.json").read_bytes())
-    del card["files"]
-    files = {name: (BUILT / name).read_bytes() for name in FILES}
+    files = {name: (BUILT / name).read_bytes() for name in card.pop("files")}
     for change in changes:
         change(card, files)
     return write_bundle(home / "bundles", card, files).name

@@ -9,13 +9,14 @@ import numpy as np
 from pydantic import ValidationError
 
 from classifier import __version__
-from classifier.bundle import dump_examples, write_bundle
+from classifier.bundle import LANGUAGES, dump_examples, write_bundle
 from classifier.corpus import load_corpus
 from classifier.encoder import OnnxEncoder
 from classifier.errors import BundleRejected
 from classifier.export.calibrate import load_ranges
 from classifier.export.graph import fp32_graph, int8_graph
 from classifier.export.weights import ENCODER, MODEL_SHA256, obtain, with_layers
+from classifier.identifier import compact_tables
 from classifier.manifest import HeadCard
 from classifier.text import fold
 from index.example import content_fingerprint
@@ -92,6 +93,7 @@ def build(
         "head.onnx": head_data,
         "examples.jsonl": dump_examples(tuple(row.example for row in rows)),
         "examples.npy": buffer.getvalue(),
+        LANGUAGES: compact_tables(),
     }
     return write_bundle(bundles, manifest, contents)
 
