@@ -1,6 +1,7 @@
 """The encoder: token ids to unit embeddings."""
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,13 +14,14 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from classifier.session import open_session
 from classifier.words import LateSpans, Words
 
 Embeddings = NDArray[np.float32]
 TOKENS_PER_RUN = 256
 """Padded tokens of one run of the graph: the activations stay in a core's cache, and the cores' shares come out even."""
 
-_SHARED_BYTES = 2**23
+_SHARED_NUMBERS = 2**21
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,16 +91,17 @@ class HashEncoder:
 class OnnxEncoder:
     """MiniLM in ONNX Runtime."""
 
-    def __init__(self, model: bytes, tokenizer: str, *, threads: int) -> None:
+    def __init__(self, model: bytes, tokenizer: str, *, threads: int, parsed: onnx.ModelProto | None = None) -> None:
         """Load the graph and the tokenizer.
 
         Args:
             model: The ONNX graph: ids and mask to (n, d) unit rows. Already verified by the bundle.
             tokenizer: The JSON of a `tokenizers` tokenizer.
             threads: How many threads encode, the caller's among them.
+            parsed: The same graph, if it has been parsed already.
         """
         # Several runs go side by side, each on one core; a lone one is shared by all.
-        self._shared = _large_initialisers(model)
+        self._shared = _large_initialisers(parsed or onnx.load_model_from_string(model))
         self._session = _session(model, threads, self._shared)
         self._narrow = _session(model, 1, self._shared) if threads > 1 else self._session
         self._helpers = ThreadPoolExecutor(threads - 1, "encode") if threads > 1 else None
@@ -185,13 +188,14 @@ class OnnxEncoder:
         return np.asarray(rows, np.float32)
 
 
-def _large_initialisers(model: bytes) -> dict[str, ort.OrtValue]:
+def _large_initialisers(model: onnx.ModelProto) -> dict[str, ort.OrtValue]:
     """What both sessions hold once between them: the table of token embeddings, most of the file."""
-    tensors = onnx.load_model_from_string(model).graph.initializer
+    # Its shape tells how large a tensor is; to ask for its bytes would copy them.
+    tensors = model.graph.initializer
     return {
         tensor.name: ort.OrtValue.ortvalue_from_numpy(onnx.numpy_helper.to_array(tensor))
         for tensor in tensors
-        if len(tensor.raw_data) >= _SHARED_BYTES
+        if math.prod(tensor.dims) >= _SHARED_NUMBERS
     }
 
 
@@ -204,7 +208,7 @@ def _session(model: bytes, threads: int, shared: Mapping[str, ort.OrtValue]) -> 
         options.add_initializer(name, value)
     # A thread that spins after its run takes the core from the server's own work, and gains a lone run next to nothing.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return open_session(model, options)
 
 
 def _specials(tokenizer: Tokenizer) -> tuple[int, int]:

@@ -7,6 +7,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from classifier.lexical import Terms
+from classifier.session import open_session
 
 Floats = NDArray[np.float32]
 
@@ -35,7 +36,7 @@ class OnnxHead:
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        self._session = open_session(model, options)
 
     def logits(self, features: Floats, terms: Terms) -> Floats:
         """(n, labels) float32 logits of (n, d) features and the terms of n windows."""

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Iterator, Sequence
-from itertools import chain
+from itertools import chain, islice
 from typing import overload
 
 from tokenizers import Tokenizer
@@ -28,9 +28,11 @@ class Words:
         self._marks = tuple(token["content"].lower() for token in form["added_tokens"])
         self._applies = _is_uncased_bert(form)
         # A word that is in the vocabulary is its own longest piece.
-        vocabulary = tokenizer.get_vocab(with_added_tokens=False).items() if self._applies else ()
-        self._vocabulary = {word: (number,) for word, number in vocabulary if _WORDS.fullmatch(word)}
-        self._known: dict[str, tuple[int, ...]] = dict(self._vocabulary)
+        vocabulary = form["model"]["vocab"].items() if self._applies else ()
+        self._known: dict[str, tuple[int, ...]] = {
+            word: (number,) for word, number in vocabulary if _WORDS.fullmatch(word)
+        }
+        self._given = len(self._known)
 
     def ids(self, text: str) -> list[int] | None:
         """A text's token ids without special ones.
@@ -55,8 +57,8 @@ class Words:
     def _learnt(self, word: str) -> tuple[int, ...]:
         found = tuple(self._tokenizer.encode(word, add_special_tokens=False).ids)
         if len(word) <= _LONGEST_WORD:
-            if len(self._known) - len(self._vocabulary) >= _MOST_WORDS:
-                self._known = dict(self._vocabulary)
+            if len(self._known) - self._given >= _MOST_WORDS:
+                self._known = dict(islice(self._known.copy().items(), self._given))  # what is learnt stands behind
             self._known[word] = found
         return found
 

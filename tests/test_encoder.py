@@ -1,6 +1,7 @@
 """The encoder: golden embeddings, batches, and the hash encoder's promises."""
 
 import json
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -134,3 +135,11 @@ def test_an_error_in_a_helping_thread_reaches_the_caller(compact: ModelFiles) ->
     with pytest.raises(Exception, match="out of range"):
         encoder.encode([[10**6] * 200] * 8)
     assert encoder.encode([[2023]]).shape == (1, 384)
+
+
+def test_a_session_does_not_hold_the_file_that_it_was_opened_from(compact: ModelFiles) -> None:
+    graph = fp32_graph(compact.tensors)
+    before = sys.getrefcount(graph)
+    encoder = OnnxEncoder(graph, compact.tokenizer, threads=2)
+    assert encoder.encode([[2_023]]).shape == (1, 384)
+    assert sys.getrefcount(graph) == before
