@@ -125,8 +125,7 @@ def _seed(store: SqliteStore, bundle: Bundle) -> None:
     A text that somebody stored under another source keeps its labels.
     """
     store.replace_source(SEED_SOURCE, bundle.examples)
-    held = {example.id for example in store.since(0)}
     encoder = bundle.model.encoder.fingerprint
-    known = store.vectors(encoder)
+    missing = store.unembedded(encoder)
     pairs = zip(bundle.examples, bundle.vectors, strict=True)
-    store.keep_vectors(encoder, {e.id: vector for e, vector in pairs if e.id in held and e.id not in known})
+    store.keep_vectors(encoder, {e.id: vector for e, vector in pairs if e.id in missing})

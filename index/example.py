@@ -23,6 +23,9 @@ class Label(StrEnum):
     BENIGN = "benign"
 
 
+_LABELS = frozenset(Label)
+
+
 @dataclass(frozen=True, slots=True)
 class Example:
     """One labelled prompt.
@@ -66,10 +69,8 @@ class Example:
         if len(self.text) > MAX_TEXT_CHARS:
             raise InvalidExample(f"text has {len(self.text)} characters: at most {MAX_TEXT_CHARS} are kept")
         for name in ("text", "source", "author", "note"):
-            try:
-                getattr(self, name).encode()
-            except UnicodeEncodeError:
-                raise InvalidExample(f"{name} holds an unpaired surrogate: give valid Unicode") from None
+            if not _is_unicode(getattr(self, name)):
+                raise InvalidExample(f"{name} holds an unpaired surrogate: give valid Unicode")
         if self.created.tzinfo is None:
             raise InvalidExample("created has no time zone: give one")
         self._check_labels()
@@ -78,14 +79,15 @@ class Example:
         for name in ("source", "author", "note"):
             if len(getattr(self, name)) > MAX_FIELD_CHARS:
                 raise InvalidExample(f"{name} is over {MAX_FIELD_CHARS} characters: shorten it")
-        object.__setattr__(self, "label", Label(self.label))
+        if type(self.label) is not Label:
+            object.__setattr__(self, "label", Label(self.label))
         object.__setattr__(self, "technique", self.technique or None)
         object.__setattr__(self, "capabilities", tuple(sorted(set(self.capabilities))))
         object.__setattr__(self, "content_hash", content_hash(self.text))
         object.__setattr__(self, "id", example_id(self.content_hash))
 
     def _check_labels(self) -> None:
-        if self.label not in set(Label):
+        if self.label not in _LABELS:
             raise InvalidExample('label must be "extraction" or "benign"')
         if self.label == Label.EXTRACTION and not self.technique:
             raise InvalidExample("technique is missing: an extraction example needs one")
@@ -115,6 +117,16 @@ def content_hash(text: str) -> str:
 def example_id(content_hash: str) -> str:
     """The id of the example with this content."""
     return f"ex-{content_hash[:20]}"
+
+
+def _is_unicode(text: str) -> bool:
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def content_fingerprint(examples: Iterable[Example]) -> str:

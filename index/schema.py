@@ -1,10 +1,12 @@
 """The tables of the example store, and examples as their rows."""
 
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Row
 
 from index.example import Example, Label
 
@@ -55,7 +57,7 @@ def as_row(example: Example) -> dict[str, object]:
         "text": example.text,
         "label": example.label.value,
         "technique": example.technique,
-        "capabilities": json.dumps(example.capabilities),
+        "capabilities": capabilities_text(example.capabilities),
         "language": example.language,
         "source": example.source,
         "author": example.author,
@@ -65,17 +67,30 @@ def as_row(example: Example) -> dict[str, object]:
     }
 
 
-def as_example(row: Row[tuple[object, ...]]) -> Example:
-    """A stored row as an example."""
+def as_example(row: Sequence[Any]) -> Example:
+    """A row with all columns of the examples' table as an example."""
+    # In the columns' order: thousands are read at every start, and asking a row by name is slow.
+    _, _, _, text, label, technique, capabilities, language, source, author, note, created, revision = row
     return Example(
-        text=row.text,
-        label=Label(row.label),
-        technique=row.technique,
-        capabilities=tuple(json.loads(row.capabilities)),
-        language=row.language,
-        source=row.source,
-        author=row.author,
-        note=row.note,
-        created=datetime.fromisoformat(row.created),
-        revision=row.revision,
+        text,
+        Label(label),
+        technique,
+        _capabilities(capabilities),
+        language,
+        source,
+        author,
+        note,
+        datetime.fromisoformat(created),
+        revision,
     )
+
+
+@lru_cache(1_024)
+def capabilities_text(capabilities: tuple[str, ...]) -> str:
+    """An example's capabilities as they are stored."""
+    return json.dumps(capabilities)
+
+
+@lru_cache(1_024)
+def _capabilities(text: str) -> tuple[str, ...]:
+    return tuple(json.loads(text))

@@ -93,6 +93,16 @@ class FaissIndex:
         """How many rows the index holds."""
         return int(self._index.ntotal)
 
+    @property
+    def rows(self) -> Vectors:
+        """(n, d) float32, FAISS's own memory: to be read, and only as long as this index is held."""
+        count, width = self.size, int(self._index.d)
+        if not count or not width:
+            return np.zeros((count, width), np.float32)
+        rows: Vectors = faiss.rev_swig_ptr(self._index.get_xb(), count * width).reshape(count, width)
+        rows.flags.writeable = False
+        return rows
+
     def search(self, queries: Vectors, k: int) -> Hits:
         """Find the k rows with the highest cosine for each query."""
         queries = _checked(queries)
@@ -109,8 +119,7 @@ class FaissIndex:
 
     def extended(self, rows: Vectors) -> "FaissIndex":
         """A new index that holds these rows too."""
-        held = self._index.reconstruct_n(0, self.size)
-        return FaissIndex(np.concatenate([held, _checked(rows)]))
+        return FaissIndex(np.concatenate([self.rows, _checked(rows)]))
 
 
 class BatchIndex:
@@ -122,9 +131,8 @@ class BatchIndex:
 
     def __init__(self, rows: Vectors) -> None:
         """Hold (n, d) float32 unit rows."""
-        rows = _checked(rows)
         self._few = FaissIndex(rows)
-        self._columns = np.ascontiguousarray(rows.T)
+        self._rows = self._few.rows
 
     @property
     def size(self) -> int:
@@ -144,10 +152,10 @@ class BatchIndex:
 
     def extended(self, rows: Vectors) -> "BatchIndex":
         """A new index that holds these rows too."""
-        return BatchIndex(np.concatenate([self._columns.T, _checked(rows)]))
+        return BatchIndex(np.concatenate([self._rows, _checked(rows)]))
 
     def _search(self, queries: Vectors, k: int) -> Hits:
-        cosines = queries @ self._columns
+        cosines = queries @ self._rows.T
         blocks = self.size // _BLOCK
         whole = blocks * _BLOCK
         # Block b holds the positions b, b + blocks, b + 2 blocks, ...: so the maxima are taken over whole columns.

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from sqlalchemy.engine import Connection
 
 from index.errors import ExampleConflict, ExampleNotFound, InvalidExample, InvalidPageToken, StoreUnavailable
-from index.example import Example, Label
+from index.example import Example, Label, example_id
 from index.schema import (
     SCHEMA_VERSION,
     as_example,
     as_row,
+    capabilities_text,
     examples_table,
     meta_table,
     metadata,
@@ -34,8 +35,7 @@ _RETRY = 0.02
 _CHUNK = 500
 _ROW_BYTES = 64
 """Of an example's numbers, and of what its fields take besides their text."""
-_NOTHING = Example("nothing", Label.EXTRACTION, "nothing")
-"""Has the labels of no real example."""
+_LABELLED = tuple(examples_table.c[name] for name in ("content_hash", "label", "technique", "capabilities"))
 _SURROGATE = "a field holds an unpaired surrogate: give valid Unicode"
 
 
@@ -64,6 +64,9 @@ class ExampleStore(Protocol):
 
     def vectors(self, encoder: str, *, since: int = 0) -> dict[str, NDArray[np.float32]]:
         """The embeddings kept for an encoder of examples that came after a revision, by example id."""
+
+    def unembedded(self, encoder: str) -> set[str]:
+        """The ids of the examples of which no embedding is kept for an encoder."""
 
     def keep_vectors(self, encoder: str, vectors: dict[str, NDArray[np.float32]]) -> None:
         """Keep embeddings, so that a restart need not encode the examples again."""
@@ -175,11 +178,11 @@ class SqliteStore:
         """
         wanted = {example.content_hash: example for example in examples}
         with self._write() as connection:
-            query = sa.select(examples_table).where(examples_table.c.source == source)
-            held = {row.content_hash: as_example(row) for row in connection.execute(query)}
-            stale = [e.id for e in held.values() if not e.same_labels(wanted.get(e.content_hash, _NOTHING))]
-            kept = {e.content_hash for e in held.values() if e.id not in set(stale)}
-            taken = _by_hash(connection, list(wanted)).keys() - held.keys()
+            query = sa.select(*_LABELLED).where(examples_table.c.source == source)
+            held = {name: labels for name, *labels in connection.execute(query)}
+            kept = {name for name, labels in held.items() if name in wanted and labels == _labels(wanted[name])}
+            stale = [example_id(name) for name in held if name not in kept]
+            taken = _by_hash(connection, [name for name in wanted if name not in held]).keys()
             revision = _revision(connection) + 1
             fresh = [e.at_revision(revision) for key, e in wanted.items() if key not in kept and key not in taken]
             for start in range(0, len(stale), _CHUNK):
@@ -279,7 +282,22 @@ class SqliteStore:
             .where(vectors_table.c.encoder == encoder, examples_table.c.revision > since)
         )
         with self._read() as connection:
-            return {row.example_id: np.frombuffer(row.vector, dtype="<f4") for row in connection.execute(query)}
+            return {name: np.frombuffer(vector, dtype="<f4") for name, vector in connection.execute(query)}
+
+    def unembedded(self, encoder: str) -> set[str]:
+        """The ids of the examples of which no embedding is kept for an encoder.
+
+        Args:
+            encoder: The encoder's fingerprint.
+
+        Returns:
+            Their ids.
+        """
+        query = sa.select(examples_table.c.id).except_(
+            sa.select(vectors_table.c.example_id).where(vectors_table.c.encoder == encoder)
+        )
+        with self._read() as connection:
+            return set(connection.scalars(query))
 
     def keep_vectors(self, encoder: str, vectors: dict[str, NDArray[np.float32]]) -> None:
         """Keep embeddings, so that a restart need not encode the examples again.
@@ -351,6 +369,11 @@ def _configure(connection: sqlite3.Connection, _record: object) -> None:
             time.sleep(_RETRY)
     for pragma in ("synchronous=FULL", "foreign_keys=ON", "trusted_schema=OFF"):
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _labels(example: Example) -> list[object]:
+    """An example's labels as its row holds them."""
+    return [example.label.value, example.technique, capabilities_text(example.capabilities)]
 
 
 def _bytes_of(row: sa.Row[Any]) -> int:

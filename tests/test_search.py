@@ -259,3 +259,10 @@ def test_hits_cannot_be_given_other_arrays() -> None:
     hits = ExactIndex(random_units(2, 4)).search(random_units(1, 4), 1)
     with pytest.raises(dataclasses.FrozenInstanceError):
         hits.positions = np.zeros((1, 1), np.int64)  # type: ignore[misc]  # the very thing under test
+
+
+def test_a_batch_index_holds_its_rows_once_and_nobody_can_change_them() -> None:
+    index = BatchIndex(random_units(400, 8))
+    assert np.shares_memory(index._rows, index._few.rows)
+    with pytest.raises(ValueError, match="read-only"):
+        index._rows[0, 0] = 2.0

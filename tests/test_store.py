@@ -461,6 +461,14 @@ def test_vectors_since_a_revision_are_those_of_the_examples_that_came_after_it(s
     assert store.vectors("encoder", since=2) == store.vectors("other", since=1) == {}
 
 
+def test_examples_without_a_vector_of_this_encoder_are_named(store: OpenStore) -> None:
+    assert store.unembedded("encoder") == set()
+    one, other = store.add(benign("one", "other"))
+    store.keep_vectors("encoder", {one.id: np.ones(1, np.float32)})
+    assert store.unembedded("encoder") == {other.id}
+    assert store.unembedded("another") == {one.id, other.id}
+
+
 def test_a_vector_kept_again_replaces_the_old_one_and_no_other(store: OpenStore) -> None:
     one, other = store.add(benign("one", "other"))
     first = np.array([1.0], np.float32)
