@@ -75,7 +75,9 @@ def serve(
 ) -> None:
     """Serve gRPC until SIGTERM."""
     import asyncio
+    import gc
 
+    gc.disable()  # until the server has settled: all that is loaded stays, and looking through it takes time
     from classifier.serve.log import configure_logging
     from classifier.serve.server import serve as run
 

@@ -31,6 +31,7 @@ from classifier.serve.guard import guard_of
 from classifier.serve.listen import is_local, listen, options
 from classifier.serve.reload import Reloader
 from classifier.serve.services import ClassifierServicer, ExampleServicer
+from classifier.serve.settle import settle
 from classifier.serve.spare import SPARE_RPCS, Spare
 from classifier.serve.warm import WARM_UP
 from classifier.serve.watch import Watch, open_watch
@@ -110,6 +111,7 @@ async def _serve(generations: Generations, settings: Settings, announce: Callabl
         for warm in await batcher.submit(texts):
             if not isinstance(warm, Answer):
                 raise warm
+    settle()
     metrics = watch.report(generations.scorer, batcher, settings)
     await server.start()
     for name in ("", *names):
