@@ -249,12 +249,13 @@ def timed(channel: grpc.Channel, method: str, requests: Sequence[bytes]) -> NDAr
 
 def start_and_memory(table: Table, home: Path, rounds: int) -> None:
     """Row f: from the start of the process until it serves, and what it holds after some work."""
-    seconds, resident = [], []
+    seconds, worked, resident = [], [], []
     rows = load_corpus()
     texts: list[bytes] | None = None
     for _ in range(rounds):
         with served(home, settings={"queue_seconds": 30}) as server:
             seconds.append(server.started)
+            worked.append(server.worked)
             texts = texts or encoded([row.example.text for row in rows[:256]])
             throughput(server.address, texts, CALLERS)
             resident.append(server.resident)
@@ -262,6 +263,7 @@ def start_and_memory(table: Table, home: Path, rounds: int) -> None:
     table.row(
         "f", f"start of the process to SERVING, {EXAMPLES} examples", f"**{start:.2f} s**", "<= 3 s", met=start <= 3
     )
+    table.row("f", "the same in processor time of the process", f"{np.median(worked):.2f} s")
     table.row("f", "resident memory after 256 prompts", f"**{memory:.0f} MiB**", "<= 400 MiB", met=memory <= 400)
 
 
