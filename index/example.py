@@ -70,7 +70,7 @@ class Example:
             raise InvalidExample(f"text has {len(self.text)} characters: at most {MAX_TEXT_CHARS} are kept")
         for name in ("text", "source", "author", "note"):
             if not _is_unicode(getattr(self, name)):
-                raise InvalidExample(f"{name} holds an unpaired surrogate: give valid Unicode")
+                raise InvalidExample(f"{name} holds an unpaired surrogate: give valid Unicode") from None
         if self.created.tzinfo is None:
             raise InvalidExample("created has no time zone: give one")
         self._check_labels()
