@@ -25,18 +25,17 @@ from classifier.aggregate import Pooling, aggregate
 from classifier.bundle import open_bundle
 from classifier.config import Settings
 from classifier.corpus import SeedRow, load_corpus
-from classifier.disguise import undisguise
 from classifier.encoder import Encoder
 from classifier.structure import NAMES, structure
 from classifier.text import fold
 from classifier.train.blend import SHARE, fit_blend
-from classifier.train.features import FOLDS, Floats, bags_of, evidence_of, snapshot_of
+from classifier.train.features import FOLDS, Floats, bags_of, cut_windows, evidence_of, snapshot_of, views_of
 from classifier.train.labelled import read_evaluation
 from classifier.train.linear import Examples, Scales, fit_linear, scaling_of
 from classifier.train.material import Material, gather
 from classifier.train.metrics import Ranking, auroc, recall_at
 from classifier.train.network import fit_network
-from classifier.windows import WindowPlan, cut, cut_finer
+from classifier.windows import WindowPlan
 
 SEED = 0
 COMPONENTS = 128
@@ -78,7 +77,7 @@ def main() -> None:
     rows, plan = load_corpus(), WindowPlan()
     material = gather(rows, encoder, plan, seed=SEED, progress=_say)
     material = with_structure(material, rows)
-    dev = None if given.file is None else _asked_of_file(given.file, material, rows, encoder, plan)
+    dev = None if given.file is None else asked_of_file(given.file, material, rows, encoder, plan)
     print("Extraction AUROC, recall at 1 % and at 0.1 % false positives; time to fit on the whole corpus.\n")
     print("| head | held-out techniques and domains | dev rows, strict | fit |\n|---|---|---|---:|")
     for name, fit in heads().items():
@@ -88,24 +87,24 @@ def main() -> None:
         started = time.perf_counter()
         score = fit(material.learnt, encoder.dimensions)
         seconds = time.perf_counter() - started
-        on_dev = "" if dev is None else _figures(_scored(score, dev[0]), dev[1])
-        print(f"| {name} | {_figures(held_out, truth)} | {on_dev} | {seconds:.0f} s |", flush=True)
+        on_dev = "" if dev is None else figures(scored(score, dev[0]), dev[1])
+        print(f"| {name} | {figures(held_out, truth)} | {on_dev} | {seconds:.0f} s |", flush=True)
 
 
 def heads() -> dict[str, Fit]:
     """The heads by name."""
     return {
-        "linear, rows as written": lambda e, d: _linear(e.chosen(np.flatnonzero(e.plain)), d),
-        "linear, with variants": _linear,
+        "linear, rows as written": lambda e, d: linear_head(e.chosen(np.flatnonzero(e.plain)), d),
+        "linear, with variants": linear_head,
         "networks on embedding and neighbours": _networks,
         "gradient boosting on embedding, neighbours, structure and word components": _boosted,
-        "linear, with structural features": lambda e, d: _linear(e, d, structural=True),
-        "linear + 0.5 gradient boosting": _both(_linear, _boosted, 0.5),
+        "linear, with structural features": lambda e, d: linear_head(e, d, structural=True),
+        "linear + 0.5 gradient boosting": _both(linear_head, _boosted, 0.5),
         f"**linear + {SHARE} networks (shipped)**": _blend,
     }
 
 
-def _linear(examples: Examples, dimensions: int, *, structural: bool = False) -> Scores:
+def linear_head(examples: Examples, dimensions: int, *, structural: bool = False) -> Scores:
     own = examples if structural else _without_structure(examples)
     linear, _ = fit_linear(own, Scales(), scaling_of(own, Scales(), dimensions))
     width = own.features.shape[1]
@@ -212,37 +211,36 @@ def _held(
 
 
 def _fitted_and_scored(examples: Examples, asked: Asked, fit: Fit, dimensions: int) -> NDArray[np.float64]:
-    return _scored(fit(examples, dimensions), asked)
+    return scored(fit(examples, dimensions), asked)
 
 
-def _asked_of_file(
-    file: Path, material: Material, rows: Sequence[SeedRow], encoder: Encoder, plan: WindowPlan
+def asked_of_file(
+    file: Path,
+    material: Material,
+    rows: Sequence[SeedRow],
+    encoder: Encoder,
+    plan: WindowPlan,
+    *,
+    sample: int | None = None,
 ) -> tuple[Asked, NDArray[np.bool_]]:
+    """The windows of a file's strict rows, of all or of a random sample, and which rows are extraction."""
     strict = [row for row in read_evaluation(file) if row.strict]
+    if sample is not None and sample < len(strict):
+        chosen = np.random.default_rng(SEED).permutation(len(strict))[:sample]
+        strict = [strict[number] for number in sorted(chosen.tolist())]
     _say(f"encoding {len(strict)} rows of {file.name}")
-    texts, prompts = [], []
-    for number, row in enumerate(strict):
-        undone = undisguise(form := fold(row.text), encoder.ranks)
-        texts += [form] if undone is None else [form, undone.text]
-        prompts += [number] * (1 if undone is None else 2)
-    sequences, owners, finer = [], [], []
-    for view, tokens in enumerate(encoder.tokenise(texts)):
-        for windows, second in ((cut(len(tokens.ids), plan), False), (cut_finer(len(tokens.ids), plan), True)):
-            sequences += [tokens.ids[window.start : window.end] for window in windows]
-            owners += [view] * len(windows)
-            finer += [second] * len(windows)
-    embeddings = encoder.encode(sequences)
+    texts, prompts = views_of([row.text for row in strict], encoder)
+    windows = cut_windows(texts, encoder, plan)
+    embeddings = encoder.encode(windows.sequences)
     snapshot = snapshot_of(rows, material.windows, material.features[:, : encoder.dimensions])
     found = evidence.search(snapshot, embeddings)
     near = evidence.features(found, material.labels.techniques, material.labels.capabilities)
-    shapes = structure(texts)[np.array(owners)]
-    asked = Asked(
-        np.hstack([embeddings, near, shapes]), bags_of(sequences), np.array(owners), np.array(finer), np.array(prompts)
-    )
+    features = np.hstack([embeddings, near, structure(texts)[windows.owners]])
+    asked = Asked(features, bags_of(windows.sequences), windows.owners, windows.finer, prompts)
     return asked, np.array([row.extraction for row in strict])
 
 
-def _scored(score: Scores, asked: Asked) -> NDArray[np.float64]:
+def scored(score: Scores, asked: Asked) -> NDArray[np.float64]:
     """(prompts,) the highest view of each, pooled without a length penalty."""
     logits = score(asked.features, asked.bags)[:, None]
     found = np.full(int(asked.prompts.max()) + 1, -np.inf)
@@ -255,7 +253,7 @@ def _scored(score: Scores, asked: Asked) -> NDArray[np.float64]:
     return found
 
 
-def _figures(scores: NDArray[np.float64], truth: NDArray[np.bool_]) -> str:
+def figures(scores: NDArray[np.float64], truth: NDArray[np.bool_]) -> str:
     curve = Ranking(scores, truth).curve(np.ones(len(truth)))
     return " / ".join(f"{figure(curve):.3f}" for figure in (auroc, recall_at(0.01), recall_at(0.001)))
 

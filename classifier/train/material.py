@@ -23,7 +23,7 @@ from classifier.train.features import (
     targets_of,
 )
 from classifier.train.linear import Examples
-from classifier.train.variants import cut_variants, variants
+from classifier.train.variants import Variant, cut_variants, variants
 from classifier.windows import WindowPlan
 
 
@@ -64,6 +64,7 @@ def gather(
     plan: WindowPlan,
     *,
     seed: int = 0,
+    changed: Callable[[Sequence[SeedRow], NDArray[np.int64], int], list[Variant]] = variants,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Material:
     """Cut, encode and compare the rows and their variants.
@@ -73,6 +74,7 @@ def gather(
         encoder: The encoder that will serve.
         plan: How prompts are cut.
         seed: Draws the variants.
+        changed: Makes the variants of rows, given their folds and the seed.
         progress: Told what is being done.
 
     Returns:
@@ -89,12 +91,12 @@ def gather(
     features, bags = np.hstack([embeddings, near]), bags_of(windows.sequences)
     progress("encoding variants: rows among other text and in disguise")
     folds = folds_of(rows, seed)
-    found = variants(rows, folds, seed)
+    found = changed(rows, folds, seed)
     views, origins = cut_variants(found, encoder, plan)
-    changed = encoder.encode(views.sequences)
+    embedded = encoder.encode(views.sequences)
     progress("searching their neighbours")
     bases = [(variant.row, *variant.around) for variant in found]
-    near = evidence_of(rows, snapshot, changed, [bases[origin] for origin in origins[views.owners].tolist()], labels)
+    near = evidence_of(rows, snapshot, embedded, [bases[origin] for origin in origins[views.owners].tolist()], labels)
     long = np.flatnonzero(~windows.finer)
     owners = np.concatenate([windows.owners[long], len(rows) + views.owners])
     rows_of = np.concatenate(
@@ -110,7 +112,7 @@ def gather(
     # A variant of which two views are learnt counts as one; a benign one is as hard as any row that stands in it.
     views_of = np.concatenate([np.ones(len(rows), np.int64), np.bincount(origins)[origins]])
     learnt = Examples(
-        features=np.vstack([features[long], np.hstack([changed, near])]),
+        features=np.vstack([features[long], np.hstack([embedded, near])]),
         bags=sparse.vstack([bags[long], bags_of(views.sequences)]).tocsr(),
         owners=owners,
         weights=1 / np.sqrt(np.bincount(owners)[owners]) / views_of[owners],
