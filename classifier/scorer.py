@@ -76,7 +76,7 @@ class Scorer:
         """
         self.model = model
         self._snapshot = snapshot
-        self._max_chars = max_chars
+        self.max_chars = max_chars
 
     @property
     def snapshot(self) -> Snapshot:
@@ -114,7 +114,7 @@ class Scorer:
         folded: list[str | InvalidPrompt] = []
         for text in texts:
             try:
-                folded.append(canonical(text, self._max_chars))
+                folded.append(canonical(text, self.max_chars))
             except InvalidPrompt as error:
                 folded.append(error)
         good = [form for form in folded if isinstance(form, str)]
