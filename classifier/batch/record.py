@@ -11,11 +11,13 @@ class Place:
         file: The input's name as it was given or found: a path or a URL.
         row: Its number in the file, from 0.
         offset: The byte at which it begins, after decompression; -1 in a format of columns.
+        item: Which of the row's requests, from 0: a line of OpenTelemetry holds many.
     """
 
     file: str
     row: int
     offset: int
+    item: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,7 @@ class Reject:
 
     Attributes:
         place: Where it was read.
-        reason: What is wrong, as one of a closed set of words such as "broken_json"; never the row's text.
+        reason: What is wrong: a `classifier.batch.reasons.Reason`; never the row's text.
         detail: How to mend it, for people; never the row's text.
     """
 
