@@ -64,7 +64,12 @@ class Model:
 
 
 class Scorer:
-    """Scores prompts. Synchronous, batch-first, without I/O, safe to call from any thread."""
+    """Scores prompts. Synchronous, batch-first, without I/O, safe to call from any thread.
+
+    Attributes:
+        model: The bundle's parts.
+        max_chars: The most characters of a prompt.
+    """
 
     def __init__(self, model: Model, snapshot: Callable[[], Snapshot], *, max_chars: int = 100_000) -> None:
         """Put the parts together.

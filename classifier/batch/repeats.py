@@ -5,7 +5,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from classifier.batch.scoring import Outcome, Scoring
-from classifier.text import canonical, source_span
+from classifier.text import canonical, fold, source_span
 
 ENTRY_BYTES = 1_600
 """What one remembered outcome takes, by measurement: its numbers, its strings' places, its key."""
@@ -18,11 +18,13 @@ class Slot:
     Attributes:
         text: What is scored: a canonical text, or a prompt that must be scored as it was sent.
         length: The text's length, in code points.
+        as_sent: Whether it is a prompt's own text, and no canonical one.
         outcome: None until it was scored.
     """
 
     text: str
     length: int
+    as_sent: bool = False
     outcome: Outcome | None = None
 
     def scored(self, outcome: Outcome) -> None:
@@ -64,15 +66,15 @@ class Repeats:
         text = canonical(prompt, self._scoring.max_chars)
         # A known example's own text is decided by its letters, which the canonical form may have changed.
         if text != prompt and self._scoring.repetition(text) != self._scoring.repetition(prompt):
-            text, kind = prompt, b"as sent"
+            text, as_sent = prompt, True
         else:
-            kind = b"canonical"
-        key = hashlib.blake2b(text.encode(), digest_size=16, person=kind).digest()
+            as_sent = False
+        key = hashlib.blake2b(text.encode(), digest_size=16, person=b"as sent" if as_sent else b"canonical").digest()
         held = self._slots.get(key)
         if held is not None:
             self._slots.move_to_end(key)
             return held, False
-        fresh = self._slots[key] = Slot(text, len(text))
+        fresh = self._slots[key] = Slot(text, len(text), as_sent)
         if len(self._slots) > self._most:
             self._slots.popitem(last=False)
         return fresh, True
@@ -98,7 +100,7 @@ def span_in(prompt: str, slot: Slot, scoring: Scoring) -> tuple[int, int]:
     whole = (0, len(prompt))
     if outcome.windows == 1:  # the only window is the whole prompt, white space around it and all
         return whole
-    if canonical(prompt, scoring.max_chars) == prompt or outcome.as_sent:
+    if slot.as_sent or fold(prompt) == prompt:
         return outcome.span
     found = source_span(prompt, *outcome.span, slot.length)
     if not outcome.disguises or outcome.span != (0, slot.length) or found == whole:

@@ -94,9 +94,7 @@ class Scoring:
         if self._tap:
             starts = np.cumsum([0, *(prompt.windows for prompt in prepared)])[:-1]
             rows = list(self._tap.last[starts])
-        return [
-            _outcome(verdict, prompt, row) for verdict, prompt, row in zip(verdicts, prepared, rows, strict=True)
-        ]
+        return [_outcome(verdict, prompt, row) for verdict, prompt, row in zip(verdicts, prepared, rows, strict=True)]
 
     def repetition(self, text: str) -> float:
         """What it adds to a text's logit that it is a known example's, to the letter."""

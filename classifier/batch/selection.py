@@ -6,12 +6,13 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from classifier.batch.record import Record
 from classifier.errors import InvalidSetting
 
 _FORM = re.compile(r"\s*(account|key|time)\s*(==|!=|<=|>=|=|<|>)\s*(.+?)\s*", re.DOTALL)
-_SIGNS: dict[str, Callable[[object, object], bool]] = {
+_SIGNS: dict[str, Callable[[Any, Any], bool]] = {
     "=": operator.eq,
     "==": operator.eq,
     "!=": operator.ne,
