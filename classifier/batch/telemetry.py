@@ -175,7 +175,11 @@ def _facts(record: Row, shared: Mapping[str, object]) -> dict[str, object]:
     facts = {**shared, **_attributes(unpacked(record.get("ResourceAttributes")))}
     facts.update((name, value) for name, value in record.items() if name not in _ATTRIBUTES and value is not None)
     for name in (*_ATTRIBUTES, "gen_ai"):  # search engines write the dots as objects
-        facts.update(_attributes({"gen_ai": value} if name == "gen_ai" else value) if (value := unpacked(record.get(name))) else {})
+        facts.update(
+            _attributes({"gen_ai": value} if name == "gen_ai" else value)
+            if (value := unpacked(record.get(name)))
+            else {}
+        )
     for event in _listed(record, ("events",)):
         if event.get("name") in ("gen_ai.content.prompt", "gen_ai.client.inference.operation.details"):
             facts.update(_attributes(event.get("attributes")))
