@@ -117,6 +117,7 @@ def _expanded(given: str, format: str | None) -> Iterator[tuple[str, Source]]:
     given = given.removeprefix("file://")  # so that a file is the same by path and by URL
     files, path = file_system(given)
     url = "://" in given
+    wanted: Mapping[str, Mapping[str, Any]]
     try:
         if files.isdir(path):
             listed = _below(files, path)
