@@ -307,6 +307,15 @@ def test_a_line_of_five_gigabytes_is_not_held(tmp_path: Path) -> None:
     assert grown < 100
 
 
+def test_a_line_of_millions_of_values_is_not_parsed(tmp_path: Path) -> None:
+    line = b'{"prompt": "a", "x": [' + b"{}," * 5_000_000 + b"{}]}\n"
+    path = tmp_path / "values.jsonl"
+    path.write_bytes(line + b'{"prompt": "Hello"}\n')
+    found, grown = _measured(path)
+    assert found == ["too_many_values", "record"]
+    assert grown < 150
+
+
 @pytest.mark.parametrize("suffix", ["gz", "zst"])
 def test_a_bomb_is_not_held(tmp_path: Path, suffix: str) -> None:
     packer: Any = zlib.compressobj(9, wbits=31) if suffix == "gz" else zstandard.ZstdCompressor(level=19).compressobj()

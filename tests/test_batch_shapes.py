@@ -4,6 +4,7 @@ import json
 import pickle
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -385,3 +386,8 @@ def test_any_row_gives_requests_or_a_fault_without_its_text(row: dict[str, objec
 
 def test_every_body_format_is_a_shape_or_belongs_to_telemetry() -> None:
     assert {api.value for api in BodyFormat} - set(NAMES) == {"otel-genai"}
+
+
+def test_the_docs_name_every_shape_and_every_reason() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "batch.md").read_text(encoding="utf-8")
+    assert [name for name in (*NAMES, *Reason) if f"| `{name}` |" not in page] == []
