@@ -180,7 +180,7 @@ def _otel_parts(parts: Json) -> Iterator[str]:
             arguments = part.get("arguments")
             text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
             yield f"{_string(part, 'name')}({text})"
-        elif kind == "tool_call_response":  # "result" until 1.38
+        elif kind == "tool_call_response":  # "result" by some SDKs
             result = part.get("response", part.get("result"))
             yield result if isinstance(result, str) else json.dumps(result, ensure_ascii=False)
         elif kind not in ("blob", "file", "uri"):

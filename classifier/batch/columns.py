@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from itertools import islice
 from typing import Any
 
 from classifier.batch.delimited import Content, RawRow
@@ -12,6 +13,8 @@ from classifier.errors import MissingExtra
 
 _BATCH_BYTES = 8 * 2**20
 _BATCH_ROWS = 2_048
+_DAMAGE = (OSError, ValueError, OverflowError, LookupError, MemoryError, NotImplementedError, TypeError)
+"""What pyarrow raises for damaged files beside its own errors; a damaged size asks for any memory."""
 _BUFFER_BYTES = 2**18
 """Makes pyarrow read column chunks page by page instead of whole."""
 
@@ -36,38 +39,41 @@ def parquet_rows(source: Source, row: int, choose: Callable[[Sequence[str]], lis
         from pyarrow.parquet import ParquetFile
     except ModuleNotFoundError as error:
         raise MissingExtra(str(error.name), "batch") from None
+    damage = (pa.ArrowException, *_DAMAGE)
     with closing(opened(source)) as file:
         try:
             table = ParquetFile(file, pre_buffer=False, buffer_size=_BUFFER_BYTES)
-        except (pa.ArrowException, OSError) as error:
+            names = choose(table.schema_arrow.names)
+            groups = [table.metadata.row_group(group).num_rows for group in range(table.num_row_groups)]
+            if sum(groups) != table.metadata.num_rows or min(groups, default=0) < 0:  # else damage counts endless rows
+                raise pa.ArrowInvalid("the footer contradicts itself")
+        except damage as error:
             _raise_if_of_the_system(source, error)
             if row == 0:
-                yield (
-                    0,
-                    -1,
-                    -1,
-                    RowFault(Reason.BROKEN_PARQUET, "the file has no readable footer: copy or write it anew"),
-                )
+                yield 0, -1, -1, _fault("the file has no readable footer: copy or write it anew")
             return
-        with table:
-            names = choose(table.schema_arrow.names)
-            first = 0
-            for group in range(table.num_row_groups):
-                last = first + table.metadata.row_group(group).num_rows
-                if row < last:
-                    for content in _group(source, table, group, names, row - first):
+        first = 0
+        for group, count in enumerate(groups):
+            last = first + count
+            if row < last:
+                try:
+                    for content in islice(_group(table, group, names, row - first), last - row):
                         yield row, -1, -1, content
                         row += 1
-                    while row < last:
-                        yield row, -1, -1, RowFault(Reason.BROKEN_PARQUET, "the row group is damaged: write it anew")
-                        row += 1
-                first = last
+                except damage as error:
+                    _raise_if_of_the_system(source, error)
+                while row < last:
+                    yield row, -1, -1, _fault("the row group is damaged: write it anew")
+                    row += 1
+            first = last
 
 
-def _group(source: Source, table: Any, group: int, names: list[str], skip: int) -> Iterator[Content]:
+def _fault(detail: str) -> RowFault:
+    return RowFault(Reason.BROKEN_PARQUET, detail)
+
+
+def _group(table: Any, group: int, names: list[str], skip: int) -> Iterator[Content]:
     """A row group's rows, up to its damage."""
-    import pyarrow as pa
-
     meta = table.metadata.row_group(group)
     if not names:  # there is nothing to decode, yet every row counts
         for _ in range(skip, meta.num_rows):
@@ -77,15 +83,12 @@ def _group(source: Source, table: Any, group: int, names: list[str], skip: int) 
     batches = table.iter_batches(
         max(1, min(_BATCH_ROWS, at_once)), row_groups=[group], columns=names, use_threads=False
     )
-    try:
-        for batch in batches:
-            if skip >= batch.num_rows:
-                skip -= batch.num_rows
-                continue
-            yield from _rows(batch.slice(skip))
-            skip = 0
-    except (pa.ArrowException, OSError) as error:
-        _raise_if_of_the_system(source, error)
+    for batch in batches:
+        if skip >= batch.num_rows:
+            skip -= batch.num_rows
+            continue
+        yield from _rows(batch.slice(skip))
+        skip = 0
 
 
 def _raise_if_of_the_system(source: Source, error: Exception) -> None:
@@ -122,7 +125,7 @@ def _careful(names: list[str], columns: list[Any], index: int) -> Content:
     except UnicodeDecodeError:
         return RowFault(Reason.BROKEN_UTF8, "a cell is not UTF-8: re-encode the column as UTF-8")
     except (ValueError, OverflowError):
-        return RowFault(Reason.BROKEN_PARQUET, "a cell is out of its type's range: write the row anew")
+        return _fault("a cell is out of its type's range: write the row anew")
     return {name: _lean(value) for name, value in zip(names, values, strict=True)}
 
 

@@ -15,6 +15,8 @@ Content = Mapping[str, Any] | RowFault
 RawRow = tuple[int, int, int, Content]
 """Its number, its offset, the offset at which the next one begins, and what it holds."""
 _BOM = b"\xef\xbb\xbf"
+_MOST_VALUES = 2**20
+"""Lists and objects of a line: each takes some hundred bytes of memory, and may take three of the file."""
 _DELIMITERS = (",", "\t", ";", "|")
 
 
@@ -44,6 +46,8 @@ def json_rows(source: Source, row: int, offset: int, most: int) -> Iterator[RawR
             content = line
         elif not line or line.isspace():
             continue
+        elif len(line) > _MOST_VALUES and line.count(b"{") + line.count(b"[") > _MOST_VALUES:
+            content = RowFault(Reason.TOO_MANY_VALUES, f"over {_MOST_VALUES} lists and objects: leave out large fields")
         else:
             try:
                 parsed = loads(line)
@@ -133,7 +137,7 @@ def _records(
 ) -> Iterator[tuple[int, int, bytes | RowFault]]:
     """Join lines as long as a quoted field is open; what is over the limit is counted and not held."""
     opening = tuple(f'{mark}"'.encode() for mark in ([delimiter] if delimiter else _DELIMITERS))
-    parts: list[bytes] = []
+    record = bytearray()
     begin, size, inside, after = -1, 0, False, 0
     for offset, after, line in found:
         if begin < 0:
@@ -142,7 +146,8 @@ def _records(
             begin = offset
         if isinstance(line, bytes):
             inside = _is_open(line, opening, inside=inside)
-            parts.append(line)
+            record += line
+            record += b"\n"
         elif isinstance(line, LineTooLong):
             inside ^= bool(line.quotes & 1)
         else:
@@ -150,10 +155,11 @@ def _records(
             return
         size = after - begin
         if size > most + 1:
-            parts = []
+            record.clear()
         if not inside:
-            yield begin, after, LineTooLong(most) if size > most + 1 else b"\n".join(parts)
-            parts, begin = [], -1
+            yield begin, after, LineTooLong(most) if size > most + 1 else bytes(record[:-1])
+            record.clear()
+            begin = -1
     if begin >= 0:
         yield begin, after, RowFault(Reason.BROKEN_CSV, "a quoted field is not closed before the end: close the quote")
 

@@ -148,11 +148,7 @@ def moment(value: object) -> int | None:
         Microseconds since 1970 UTC; None for what is no time between the years 1 and 9999.
     """
     if isinstance(value, str):
-        written = value
-        try:
-            value = datetime.fromisoformat(written)
-        except ValueError:
-            return _of_number(written)
+        value = _written(value.strip())
     if isinstance(value, datetime):
         try:
             since = (value if value.tzinfo else value.replace(tzinfo=UTC)) - _EPOCH
@@ -166,12 +162,15 @@ def moment(value: object) -> int | None:
     return None
 
 
-def _of_number(digits: str) -> int | None:
-    digits = digits.strip()
-    if len(digits) > 40:
-        return None
+def _written(digits: str) -> datetime | int | float | None:
+    """A time or number that is written out."""
+    if not digits.isdecimal() or len(digits) == len("20260105"):  # a parser of ISO finds dates in long numbers, too
+        try:
+            return datetime.fromisoformat(digits)
+        except ValueError:
+            pass
     try:
-        return _since(int(digits) if digits.isdecimal() else float(digits))
+        return int(digits) if digits.isdecimal() and len(digits) < 40 else float(digits)
     except ValueError:
         return None
 

@@ -114,17 +114,18 @@ def file_system(url: str) -> tuple[Any, str]:
 
 
 def _expanded(given: str, format: str | None) -> Iterator[tuple[str, Source]]:
+    given = given.removeprefix("file://")  # so that a file is the same by path and by URL
     files, path = file_system(given)
     url = "://" in given
+    wanted: Mapping[str, Mapping[str, Any]]
     try:
         if files.isdir(path):
             listed = _below(files, path)
             wanted = {name: info for name, info in listed.items() if format or _kind(name)[0]}
         elif files.exists(path):
-            wanted = {path: files.info(path)}
+            wanted = {path: _real(files, files.info(path))}
         elif any(mark in path for mark in "*?["):
-            matched = files.glob(path, detail=True)
-            wanted = {name: info for name, info in matched.items() if info["type"] != "directory"}
+            wanted = _matched(files, path)
         else:
             raise DataRejected(f"{_named(given)} does not exist: check the name")
     except OSError as error:
@@ -132,12 +133,44 @@ def _expanded(given: str, format: str | None) -> Iterator[tuple[str, Source]]:
             f"{_named(given)} cannot be listed ({type(error).__name__}): check name and rights"
         ) from None
     for name in sorted(wanted):
-        if wanted[name]["type"] != "file":
+        if _type(wanted[name]) != "file":
             raise DataRejected(f"{_named(name)} is no plain file: write its rows to a file first")
-        address = files.unstrip_protocol(name) if url else name
+        address = _address(files, given, name) if url else name
         shown = address if url or os.path.isabs(given) else os.path.relpath(name)  # noqa: PTH117
         key = address if "://" in address else os.path.realpath(name)
         yield key, _source(shown, address, wanted[name], format)
+
+
+def _type(info: Mapping[str, Any]) -> str:
+    return str(info["type"])
+
+
+def _real(files: Any, info: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a local link leads to; other stores have none."""
+    return files.info(os.path.realpath(info["name"])) if info.get("islink") or info["type"] == "link" else info
+
+
+def _matched(files: Any, pattern: str) -> Mapping[str, Mapping[str, Any]]:
+    """The files of a glob; hidden names only if the pattern spells such a mark out."""
+    fixed = pattern[: min(pattern.find(mark) for mark in "*?[" if mark in pattern)].rpartition("/")[0]
+    hidden = _is_hidden(pattern[len(fixed) :])
+    found = {}
+    for name, listed in files.glob(pattern, detail=True).items():
+        info = _real(files, listed)
+        if _type(info) != "directory" and (hidden or not _is_hidden(name[len(fixed) :])):
+            found[name] = info
+    return found
+
+
+def _is_hidden(path: str) -> bool:
+    return any(part.startswith(_HIDDEN) for part in path.split("/"))
+
+
+def _address(files: Any, given: str, name: str) -> str:
+    """The URL of a file, with the host and user that some schemes take out of a path."""
+    address = str(files.unstrip_protocol(name))
+    host = urlsplit(given).netloc
+    return address if not host or host in address else f"{urlsplit(given).scheme}://{host}/{name.lstrip('/')}"
 
 
 def _below(files: Any, path: str) -> Mapping[str, Mapping[str, Any]]:
@@ -146,13 +179,14 @@ def _below(files: Any, path: str) -> Mapping[str, Mapping[str, Any]]:
     seen = {os.path.realpath(path)}
     folders = [path]
     while folders:
-        for info in files.ls(folders.pop(), detail=True):
-            name = str(info["name"]).rstrip("/")
-            if name.rpartition("/")[2].startswith(_HIDDEN):
+        for listed in files.ls(folders.pop(), detail=True):
+            name = str(listed["name"]).rstrip("/")
+            if _is_hidden(name.rpartition("/")[2]):
                 continue
-            if info["type"] == "file":
+            info = _real(files, listed)
+            if _type(info) == "file":
                 found[name] = info
-            elif info["type"] == "directory" and (real := os.path.realpath(name)) not in seen:
+            elif _type(info) == "directory" and (real := os.path.realpath(name)) not in seen:
                 seen.add(real)
                 folders.append(name)
     return found

@@ -139,16 +139,18 @@ def _taken(shape: Shape, content: Content) -> Sequence[Taken | RowFault]:
 
 def _judged(taken: Taken | RowFault, place: Place, most: int) -> Record | Reject:
     if isinstance(taken, RowFault):
-        return Reject(place, taken.reason, taken.detail)
+        return Reject(place, taken.reason.value, taken.detail)
     prompt = taken.prompt
     # Most prompts are plainly fit; only the others are folded here, because the scorer does it again.
     if not (prompt.isascii() and len(prompt) <= most and _VISIBLE.search(prompt)):
         fault = _unfit(prompt, most)
         if fault is not None:
-            return Reject(place, fault.reason, fault.detail)
+            return Reject(place, fault.reason.value, fault.detail)
     for name in (taken.account, taken.key, taken.request_id):
         if not name.isascii() and not _is_unicode(name):
-            return Reject(place, Reason.LONE_SURROGATE, "an identity holds half a surrogate pair: write valid Unicode")
+            return Reject(
+                place, Reason.LONE_SURROGATE.value, "an identity holds half a surrogate pair: write valid Unicode"
+            )
     return Record(place, prompt, taken.account, taken.key, taken.request_id, taken.time)
 
 

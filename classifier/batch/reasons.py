@@ -20,6 +20,8 @@ class Reason(StrEnum):
     """The line or CSV record has more bytes than the limit; it was passed over without being held."""
     NESTED_TOO_DEEP = "nested_too_deep"
     """The JSON is nested deeper than the parser goes."""
+    TOO_MANY_VALUES = "too_many_values"
+    """The line holds over a million lists and objects, which would take its size many times over in memory."""
     NOT_AN_OBJECT = "not_an_object"
     """The line is JSON, but no object."""
     UNKNOWN_SHAPE = "unknown_shape"

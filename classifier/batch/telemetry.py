@@ -23,7 +23,7 @@ _MESSAGES = {
     "gen_ai.assistant.message": "assistant",
     "gen_ai.tool.message": "tool",
 }
-"""The events of 1.28 to 1.36, one for each message, and whose words they hold."""
+"""The events until 1.36, one for each message, and whose words they hold."""
 _INDEXED = re.compile(r"gen_ai\.prompt\.(\d{1,6})\.(role|content)")
 _ACCOUNT = (
     "enduser.id", "user.id", "enduser.pseudo.id", "langfuse.user.id", "traceloop.association.properties.user_id", "gen_ai.conversation.id",
@@ -129,7 +129,9 @@ def _of_attributes(facts: Row) -> str:
         if isinstance(messages, str):
             messages = [{"role": "user", "content": messages}]
         return joined({"messages": messages or [], "system": system, "tools": tools}, BodyFormat.OTEL_GENAI)
-    if (prompt := facts.get("gen_ai.prompt")) is not None:  # an attribute of the span or its event until 1.27
+    if (
+        prompt := facts.get("gen_ai.prompt")
+    ) is not None:  # an attribute of the span or its event in the oldest conventions
         return prompt_text(prompt, unpack=True)
     if indexed := _indexed(facts):
         return joined({"messages": indexed}, None)
