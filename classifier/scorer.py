@@ -67,7 +67,12 @@ class Model:
 
 
 class Scorer:
-    """Scores prompts. Synchronous, batch-first, without I/O, safe to call from any thread."""
+    """Scores prompts. Synchronous, batch-first, without I/O, safe to call from any thread.
+
+    Attributes:
+        model: The bundle's parts.
+        max_chars: The most characters of a prompt.
+    """
 
     def __init__(self, model: Model, snapshot: Callable[[], Snapshot], *, max_chars: int = 100_000) -> None:
         """Put the parts together.
@@ -79,7 +84,7 @@ class Scorer:
         """
         self.model = model
         self._snapshot = snapshot
-        self._max_chars = max_chars
+        self.max_chars = max_chars
 
     @property
     def snapshot(self) -> Snapshot:
@@ -117,7 +122,7 @@ class Scorer:
         folded: list[str | InvalidPrompt] = []
         for text in texts:
             try:
-                folded.append(canonical(text, self._max_chars))
+                folded.append(canonical(text, self.max_chars))
             except InvalidPrompt as error:
                 folded.append(error)
         good = [form for form in folded if isinstance(form, str)]

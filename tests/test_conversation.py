@@ -520,3 +520,34 @@ def test_a_deeply_nested_tool_input_is_refused() -> None:
     body = {"messages": [{"role": "user", "content": [{"type": "tool_use", "name": "n", "input": nested}]}]}
     with pytest.raises(UnknownConversation, match="nested"):
         conversation_text(body)
+
+
+def test_several_prompts_of_one_completions_request_are_joined_and_token_ids_refused() -> None:
+    assert conversation_text({"prompt": ["One", "Two"]}, BodyFormat.OPENAI_COMPLETIONS) == "One\n\nTwo"
+    with pytest.raises(UnknownConversation, match="prompt"):
+        conversation_text({"prompt": [[1, 2]]}, BodyFormat.OPENAI_COMPLETIONS)
+
+
+def test_the_parts_of_telemetry_give_texts_calls_and_results_but_no_files() -> None:
+    messages = [
+        {"role": "system", "parts": [{"type": "text", "content": "Be brief."}]},
+        {"role": "user", "parts": [{"type": "blob", "content": "PICTURE"}, {"type": "text", "content": "Where?"}]},
+        {
+            "role": "assistant",
+            "parts": [
+                {"type": "reasoning", "content": "Hm."},
+                {"type": "tool_call", "name": "f", "arguments": {"a": 1}},
+            ],
+        },
+        {
+            "role": "tool",
+            "parts": [{"type": "tool_call_response", "response": {"ok": True}}, {"type": "uri", "uri": "s3://x"}],
+        },
+    ]
+    body = {
+        "messages": messages,
+        "system": [{"type": "text", "content": "You help."}],
+        "tools": [{"name": "f", "parameters": {}}],
+    }
+    expected = 'You help.\n\nBe brief.\n\nf\n{}\n\nuser: Where?\n\nassistant: Hm.\nf({"a": 1})\n\ntool: {"ok": true}'
+    assert conversation_text(body, BodyFormat.OTEL_GENAI) == expected

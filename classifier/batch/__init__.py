@@ -1,0 +1,1 @@
+"""Re-scoring logs in batch: readers, the resumable run, its parts and its report."""

@@ -1,0 +1,201 @@
+"""What `stillwatch rescore` does: makes a plan of the options, shows progress, and stops at Ctrl-C."""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from classifier.config import Settings
+from classifier.errors import InvalidSetting, MissingExtra
+from classifier.runtime import open_runtime, threads_of
+
+if TYPE_CHECKING:
+    from classifier.batch.manifest import RunManifest
+    from classifier.batch.plan import Plan
+    from classifier.batch.run import Progress
+    from classifier.batch.shapes import Shape
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """The options, as they were given.
+
+    Attributes:
+        inputs: Files, directories, globs or URLs.
+        output: The folder of the output.
+        format: Of inputs whose suffix does not tell.
+        shape: A shape's name, or None.
+        fields: Each "field=path".
+        where: Conditions.
+        sample: The share of rows that are scored.
+        seed: Of the sample.
+        limit: The most rows, or None.
+        max_rejected: The share of damaged rows over which the run ends.
+        rows_per_part: Rows of one part.
+        max_row_bytes: The most bytes of a row.
+        embeddings: "float16", "float32" or None.
+        include_prompt: Whether prompts are written.
+    """
+
+    inputs: tuple[str, ...]
+    output: Path
+    format: str | None = None
+    shape: str | None = None
+    fields: tuple[str, ...] = ()
+    where: tuple[str, ...] = ()
+    sample: float = 1.0
+    seed: int = 0
+    limit: int | None = None
+    max_rejected: float = 0.05
+    rows_per_part: int = 50_000
+    max_row_bytes: int = 16 * 2**20
+    embeddings: str | None = None
+    include_prompt: bool = False
+
+
+def rescore_logs(request: Request, settings: Settings) -> "RunManifest":
+    """Score logs, going on where an earlier call ended.
+
+    Args:
+        request: The options.
+        settings: Where bundle and examples are.
+
+    Returns:
+        The run's manifest.
+
+    Raises:
+        MissingExtra: When a package of the batch extra is not installed.
+        InvalidSetting: When an option is not valid.
+        DataRejected: When an input cannot be read or recognised.
+        RunRefused: When the output folder is another run's, in use, damaged or full, or too many rows are rejected.
+    """
+    try:
+        from classifier.batch.run import run
+        from classifier.batch.scoring import Scoring
+    except ModuleNotFoundError as error:
+        raise MissingExtra(error.name or "a package", "batch") from None
+    plan = plan_of(request, threads_of(settings))
+    # Each batch is encoded by the thread that scores it: no thread waits for another one's part of a batch, and a
+    # row's scores depend on its batch alone.
+    with open_runtime(settings.model_copy(update={"threads": 1})) as runtime, _stopping() as stop, _shown(plan) as told:
+        return run(plan, Scoring(runtime, embeddings=plan.embeddings is not None), stop, told)
+
+
+def plan_of(request: Request, threads: int) -> "Plan":
+    """Make a plan of the options.
+
+    Args:
+        request: The options.
+        threads: How many batches are scored at once.
+
+    Returns:
+        The plan.
+
+    Raises:
+        InvalidSetting: When an option is not valid.
+        DataRejected: When there is no such input.
+    """
+    from classifier.batch.inputs import find
+    from classifier.batch.plan import Plan
+    from classifier.batch.selection import Selection, parse_conditions
+    from classifier.batch.tables import EMBEDDINGS
+
+    if request.embeddings is not None and request.embeddings not in EMBEDDINGS:
+        raise InvalidSetting(f"embeddings are written as {' or '.join(EMBEDDINGS)}, not as {request.embeddings[:20]!a}")
+    if not 0.0 < request.sample <= 1.0:
+        raise InvalidSetting("a sample of no rows leaves nothing to score: take a share over 0, up to 1")
+    sources = find(request.inputs, format=request.format)
+    own = str(request.output.resolve())
+    if any(str(Path(source.url).resolve()).startswith(f"{own}/") for source in sources if "://" not in source.url):
+        raise InvalidSetting(f"the output {request.output} is among the inputs: name another folder for it")
+    return Plan(
+        sources=sources,
+        output=request.output,
+        shape=_shape(request),
+        selection=Selection(request.sample, request.seed, parse_conditions(request.where)),
+        rows_per_part=request.rows_per_part,
+        limit=request.limit,
+        max_rejected=request.max_rejected,
+        line_bytes=request.max_row_bytes,
+        embeddings=request.embeddings,
+        include_prompt=request.include_prompt,
+        threads=threads,
+    )
+
+
+def _shape(request: Request) -> "Shape | None":
+    from classifier.batch.shapes import Shape
+
+    fields = {}
+    for one in request.fields:
+        name, sign, path = one.partition("=")
+        if not sign:
+            raise InvalidSetting(f"the map {one[:80]!a} names no path: write it like prompt=request.text")
+        fields[name.strip()] = path.strip()
+    if request.shape is None and "prompt" in fields:
+        return Shape.mapped(fields)
+    if request.shape is None and not fields:
+        return None
+    return Shape.named(request.shape or "auto").overriding(fields)
+
+
+@contextmanager
+def _stopping() -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C or SIGTERM sets; a second one ends the process as ever."""
+    stop = threading.Event()
+    before: dict[signal.Signals, Callable[[int, FrameType | None], object] | int | None] = {}
+
+    def ask(number: int, _: FrameType | None) -> None:
+        stop.set()
+        signal.signal(number, before[signal.Signals(number)])
+
+    for one in (signal.SIGINT, signal.SIGTERM):
+        before[one] = signal.signal(one, ask)
+    try:
+        yield stop
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+
+@contextmanager
+def _shown(plan: "Plan") -> Iterator["Callable[[Progress], None]"]:
+    """A bar on standard error with rows, rate and time left, where that is a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    from classifier.batch.extent import Extents
+
+    extents = Extents(plan.sources)
+    columns = (
+        TextColumn("{task.fields[rows]:,} rows"),
+        TextColumn("{task.fields[rate]:,.0f}/s"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    terminal = Console(stderr=True)
+    with Bar(*columns, console=terminal, disable=not terminal.is_terminal, speed_estimate_period=120) as bar:
+        task = bar.add_task("", total=1.0, rows=0, rate=0.0)
+        started = bar.get_time()
+        begun = False
+
+        def told(done: "Progress") -> None:
+            nonlocal begun
+            share = extents.done(done.source, done.position)
+            if plan.limit:
+                share = max(share, min(1.0, done.read / plan.limit))
+            if not begun:  # what earlier calls did says nothing of this one's rate
+                bar.reset(task, total=1.0, completed=0)
+                begun = True
+            seconds = max(bar.get_time() - started, 1e-9)
+            bar.update(task, completed=share, rows=done.read, rate=done.read / seconds)
+
+        yield told

@@ -1,0 +1,241 @@
+"""The run: goes through the inputs part by part, from where an earlier run ended, and keeps the manifest."""
+
+import errno
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+
+from classifier import __version__
+from classifier.batch import manifest as manifests
+from classifier.batch.feed import Feed, Window
+from classifier.batch.inputs import Source
+from classifier.batch.manifest import Counts, Input, RunManifest, Session, State, counted, write_manifest
+from classifier.batch.output import fingerprint, finished_parts, held
+from classifier.batch.parts import PartWriter
+from classifier.batch.plan import Plan, check_inputs, identity
+from classifier.batch.reading import Limits, Position, detect, read
+from classifier.batch.reasons import Reason
+from classifier.batch.record import Record, Reject
+from classifier.batch.repeats import Repeats, span_in
+from classifier.batch.scoring import Scoring
+from classifier.batch.tables import Columns, Row
+from classifier.errors import RunRefused
+
+_WINDOWS_AHEAD = 3
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_LEAST_JUDGED = 1_000
+"""A share of rejected rows says nothing before so many were read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is.
+
+    Attributes:
+        source: The input that is written.
+        position: How far it is.
+        read: Requests and rejected rows of this call.
+    """
+
+    source: Source
+    position: Position
+    read: int
+
+
+def run(
+    plan: Plan, scoring: Scoring, stop: threading.Event, progress: Callable[[Progress], None] = lambda done: None
+) -> RunManifest:
+    """Score what is not scored yet.
+
+    Args:
+        plan: What to do.
+        scoring: Scores it.
+        stop: When it is set, the part that is being written is dropped and the run ends.
+        progress: Told how far the run is.
+
+    Returns:
+        The manifest as it was written: its state says whether all is done.
+
+    Raises:
+        RunRefused: When the output is another run's, in use, damaged or full, or too many rows are rejected.
+        DataRejected: When an input cannot be read.
+    """
+    with held(plan.output):
+        return _Run(plan, scoring, stop, progress).go()
+
+
+class _Run:
+    def __init__(
+        self, plan: Plan, scoring: Scoring, stop: threading.Event, progress: Callable[[Progress], None]
+    ) -> None:
+        self._plan, self._scoring, self._stop, self._progress = plan, scoring, stop, progress
+        self._identity = identity(plan, scoring)
+        self._fingerprint = fingerprint(self._identity)
+        self._parts = finished_parts(plan.output, self._identity)
+        check_inputs(plan.sources, self._parts)
+        known = manifests.read_manifest(plan.output)
+        self._sessions = list(known.sessions) if known else []
+        self._started, self._clock = manifests.now(), time.monotonic()
+        self._read = 0
+        model = scoring.model
+        self._columns = Columns(
+            model.labels.capabilities,
+            model.version,
+            scoring.snapshot.revision,
+            model.encoder.dimensions,
+            plan.embeddings,
+            plan.include_prompt,
+        )
+        self._vector_bytes = 4 * model.encoder.dimensions if plan.embeddings else 0
+
+    def go(self) -> RunManifest:
+        try:
+            self._check_rejects()
+            self._keep("running")
+            whole = self._score_all()
+            if whole:
+                self._check_counts()
+            return self._keep("stopped" if self._stop.is_set() else "done" if whole else "limited")
+        except OSError as error:
+            if error.errno in _FULL:
+                raise RunRefused(
+                    f"there is no space left for {self._plan.output} ({error.strerror}): make room and run the same "
+                    f"command again; {self._kept()}"
+                ) from None
+            raise
+        except RunRefused:
+            self._keep("failed")
+            raise
+
+    def _score_all(self) -> bool:
+        """Score inputs until all are done, the limit is reached or the run is stopped; whether all are done."""
+        plan = self._plan
+        taken = sum(part.scored + part.rejected for own in self._parts.values() for part in own)
+        left = None if plan.limit is None else plan.limit - taken
+        executor = ThreadPoolExecutor(plan.threads, "score")
+        feed = Feed(self._scoring, executor, plan.selection, plan.rows_per_part, left, self._repeats)
+        waiting: deque[Window] = deque()
+        writing: list[PartWriter] = []
+        try:
+            for window in self._windows(feed):
+                waiting.append(window)
+                if len(waiting) > _WINDOWS_AHEAD:
+                    self._write(waiting.popleft(), writing)
+                if self._stop.is_set():
+                    return False
+            while waiting and not self._stop.is_set():
+                self._write(waiting.popleft(), writing)
+        finally:
+            executor.shutdown(cancel_futures=True)
+            for writer in writing:
+                writer.discard()
+        return all(own and own[-1].last for own in (self._parts.get(source.name) for source in plan.sources))
+
+    def _windows(self, feed: Feed) -> Iterator[Window]:
+        for source in self._plan.sources:
+            own = self._parts.get(source.name, [])
+            if own and own[-1].last:
+                continue
+            if feed.limit is not None and feed.limit <= 0:
+                return
+            start = own[-1].next if own else Position()
+            yield from feed.windows(source, self._rows(source, start), start, len(own))
+
+    def _rows(self, source: Source, start: Position) -> Iterator[tuple[Record | Reject, Position]]:
+        limits = Limits(self._plan.line_bytes, self._scoring.max_chars)
+        shape = self._plan.shape or detect(source, limits=limits)
+        return read(source, shape, start=start, limits=limits)
+
+    def _repeats(self) -> Repeats:
+        return Repeats(self._scoring, embedding_bytes=self._vector_bytes)
+
+    def _write(self, window: Window, writing: list[PartWriter]) -> None:
+        """Wait for a window's scores and write them; close its part where it ends."""
+        for call in window.scoring:
+            call.result()
+        rows = []
+        for record, slot, repeat in window.requests:
+            span = span_in(record.prompt, slot, self._scoring)
+            if slot.outcome is None:
+                raise RuntimeError("a slot was not scored before its window was written")
+            rows.append(Row(record, slot.outcome, span, repeat))
+        if not writing:
+            writer = PartWriter(self._plan.output, self._columns, window.source, self._fingerprint, window.part)
+            writing.append(writer)
+        writing[0].add(rows, window.rejects, window.skipped)
+        self._read += window.read
+        self._progress(Progress(window.source, window.next, self._read))
+        if window.closes:
+            part = writing[0].finish(window.first, window.next, last=window.last)
+            writing.clear()
+            self._parts.setdefault(part.source, []).append(part)
+            self._keep("running")
+            self._check_rejects()
+
+    def _check_rejects(self) -> None:
+        counts = self._counts()
+        damaged = sum(number for name, number in counts.rejects.items() if Reason(name).is_damage)
+        if counts.read and damaged > self._plan.max_rejected * max(counts.read, _LEAST_JUDGED):
+            common = ", ".join(f"{name} {number:,}" for name, number in counts.rejects.items())
+            raise RunRefused(
+                f"{damaged:,} of {counts.read:,} rows cannot be scored ({common}), over the {self._plan.max_rejected:.4g} "
+                f"that --max-rejected allows: look into {self._plan.output}/rejects, mend the rows or name their shape; "
+                f"or raise it to go on. {self._kept().capitalize()}"
+            )
+
+    def _check_counts(self) -> None:
+        """Hold the parts on the disk, all of them finished, against the inputs."""
+        found = finished_parts(self._plan.output, self._identity)
+        for source in self._plan.sources:
+            own = found.get(source.name, [])
+            follow = own and own[0].first == Position() and own[-1].last and own == self._parts[source.name]
+            # A row gives one request or more, or one reject.
+            if not follow or sum(part.read for part in own) < own[-1].next.row:
+                raise RunRefused(
+                    f"the parts of {source.name} do not add up to its rows: keep the folder for a report, and run again "
+                    "into another one"
+                )
+
+    def _counts(self) -> Counts:
+        return counted(part for own in self._parts.values() for part in own)
+
+    def _kept(self) -> str:
+        counts = self._counts()
+        return f"{sum(map(len, self._parts.values())):,} parts with {counts.read:,} rows are kept"
+
+    def _keep(self, state: State) -> RunManifest:
+        """Write the manifest, this call of the command as its last session."""
+        seconds = max(time.monotonic() - self._clock, 1e-9)
+        session = Session(
+            started=self._started, ended=manifests.now(), state=state, read=self._read, rate=self._read / seconds
+        )
+        thresholds = self._scoring.model.thresholds
+        said = RunManifest(
+            stillwatch=__version__,
+            state=state,
+            fingerprint=self._fingerprint,
+            identity=self._identity,
+            bundle_version=self._scoring.model.version,
+            index_revision=self._scoring.snapshot.revision,
+            thresholds=asdict(thresholds),
+            counts=self._counts(),
+            inputs=[self._input(source) for source in self._plan.sources],
+            sessions=[*self._sessions, session],
+        )
+        write_manifest(self._plan.output, said)
+        return said
+
+    def _input(self, source: Source) -> Input:
+        own = self._parts.get(source.name, [])
+        return Input(
+            name=source.name.encode("utf-8", "surrogateescape").decode(errors="replace"),
+            size=source.size,
+            stamp=source.stamp,
+            rows=own[-1].next.row if own else 0,
+            parts=len(own),
+            finished=bool(own and own[-1].last),
+            counts=counted(own),
+        )
