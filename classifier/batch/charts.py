@@ -114,14 +114,16 @@ def marks(svg: Element, places: Sequence[tuple[float, str, str]], bins: int) -> 
 
     Args:
         svg: The chart.
-        places: For each its place in bins, its name, and its class.
+        places: For each, from left to right, its place in bins, its name, and its class; the last one's name stands to
+            its right, the others' to their left.
         bins: How many bins the chart has.
     """
-    for number, (place, name, style) in enumerate(places):
+    for number, (place, name, style) in enumerate(places, start=1):
         x = _LEFT + _PLOT_WIDTH * place / bins
         line = {"class": f"mark {style}", "x1": f"{x:.1f}", "x2": f"{x:.1f}", "y1": f"{_TOP}", "y2": f"{_y(0):.1f}"}
         SubElement(svg, "line", line)
-        at = {"class": "label", "x": f"{x - 5:.1f}", "y": f"{_TOP + 11 + 14 * number}", "text-anchor": "end"}
+        aside, anchor = (5, "start") if number == len(places) else (-5, "end")
+        at = {"class": "label", "x": f"{x + aside:.1f}", "y": f"{_TOP + 11}", "text-anchor": anchor}
         SubElement(svg, "text", at).text = name
 
 
@@ -149,13 +151,21 @@ def _frame(
     for tick in range(ticks + 1):
         y = _y(tick / ticks)
         SubElement(
-            svg, "line", {"class": "grid", "x1": f"{_LEFT}", "x2": f"{WIDTH - _RIGHT}", "y1": f"{y:.1f}", "y2": f"{y:.1f}"}
+            svg,
+            "line",
+            {"class": "grid", "x1": f"{_LEFT}", "x2": f"{WIDTH - _RIGHT}", "y1": f"{y:.1f}", "y2": f"{y:.1f}"},
         )
         at = {"class": "label", "x": f"{_LEFT - 6}", "y": f"{y + 4:.1f}", "text-anchor": "end"}
         SubElement(svg, "text", at).text = written(tick * step)
     for place, name in axis.ticks:
         x = _LEFT + _PLOT_WIDTH * place / len(axis.names)
-        tick_line = {"class": "grid", "x1": f"{x:.1f}", "x2": f"{x:.1f}", "y1": f"{_y(0):.1f}", "y2": f"{_y(0) + 5:.1f}"}
+        tick_line = {
+            "class": "grid",
+            "x1": f"{x:.1f}",
+            "x2": f"{x:.1f}",
+            "y1": f"{_y(0):.1f}",
+            "y2": f"{_y(0) + 5:.1f}",
+        }
         SubElement(svg, "line", tick_line)
         at = {"class": "label", "x": f"{x:.1f}", "y": f"{HEIGHT - 8}", "text-anchor": "middle" if place else "start"}
         SubElement(svg, "text", at).text = name

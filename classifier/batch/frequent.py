@@ -58,7 +58,9 @@ class Frequent:
         """
         self._merge()
         if self._held is None:
-            return pa.table({"key": pa.array([], pa.string()), **{name: pa.array([], pa.int64()) for name in self._measures}})
+            return pa.table(
+                {"key": pa.array([], pa.string()), **{name: pa.array([], pa.int64()) for name in self._measures}}
+            )
         return self._held.select(["key", *self._measures])
 
     def _merge(self) -> None:
@@ -70,7 +72,9 @@ class Frequent:
             fresh = fresh.append_column(name, pa.array(np.zeros(len(fresh), np.int64)))
         tables = [fresh] if self._held is None else [self._held, fresh]
         names = [*self._measures, *slack, "known"]
-        grouped = pa.concat_tables(tables).group_by("key", use_threads=False).aggregate([(name, "sum") for name in names])
+        grouped = (
+            pa.concat_tables(tables).group_by("key", use_threads=False).aggregate([(name, "sum") for name in names])
+        )
         columns = {name: grouped[f"{name}_sum"].to_numpy() for name in names}
         for name in self._measures:  # a key that was let go before may be back
             new = columns["known"] == 0
@@ -84,9 +88,7 @@ class Frequent:
         if len(table) <= 2 * most:
             return table
         keep = np.zeros(len(table), bool)
-        highest = {
-            name: table[name].to_numpy() + table[f"{name}_slack"].to_numpy() for name in self._measures
-        }
+        highest = {name: table[name].to_numpy() + table[f"{name}_slack"].to_numpy() for name in self._measures}
         for values in highest.values():
             keep[np.argsort(-values, kind="stable")[: max(1, most // len(self._measures))]] = True
         for name, values in highest.items():

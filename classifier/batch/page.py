@@ -1,6 +1,6 @@
 """The summary of a run as one HTML page that needs nothing else: no script, no font, no network."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from xml.etree.ElementTree import Element, SubElement, tostring
 
@@ -13,12 +13,11 @@ from classifier.batch.groups import Group
 from classifier.batch.manifest import Counts, RunManifest
 from classifier.batch.summary import DECISIONS, EDGES, LEAST_ROWS, LISTED, TARGETED, Summary, Top
 from classifier.batch.template import template
-from classifier.batch.timeline import DAY, HOUR, Bins
+from classifier.batch.timeline import DAY, HOUR, MINUTE, Bins
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 _MOST_INPUTS = 50
-_ODDS = ((0.0001, "0.01 %"), (0.001, "0.1 %"), (0.01, "1 %"), (0.1, "10 %"), (0.5, "50 %"), (0.9, "90 %"), (0.99, "99 %"))
-_ODDS += ((0.999, "99.9 %"), (0.9999, "99.99 %"))
+_ODDS = (0.0001, 0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999, 0.9999)
 _STACK = ("flag", "review", "abstain", "allow")
 _NO_WORDS = template("")
 
@@ -49,7 +48,8 @@ def page(manifest: RunManifest, summary: Summary) -> bytes:
     _unscored(body, summary)
     _inputs(body, summary)
     _origin(body, manifest)
-    return b"<!DOCTYPE html>\n" + tostring(html, encoding="utf-8", method="html")
+    text: str = tostring(html, encoding="unicode", method="html")
+    return f"<!DOCTYPE html>\n{text}\n".encode()
 
 
 def _headline(body: Element, manifest: RunManifest, summary: Summary) -> None:
@@ -61,7 +61,9 @@ def _headline(body: Element, manifest: RunManifest, summary: Summary) -> None:
         f"{manifest.index_revision}, written {manifest.sessions[-1].ended:%Y-%m-%d %H:%M} UTC.{state}"
     )
     cards = SubElement(body, "div", {"class": "cards"})
-    _card(cards, "", count(counts.read), f"read from {count(len(summary.inputs))} inputs")
+    _card(
+        cards, "", count(counts.read), f"read from {count(len(summary.inputs))} input{'s' * (len(summary.inputs) != 1)}"
+    )
     _card(cards, "", count(counts.scored), f"scored, {count(counts.repeats)} of them repeats")
     for decision in ("flag", "review", "allow", "abstain"):
         number = counts.decisions.get(decision, 0)
@@ -87,9 +89,7 @@ def _over_time(body: Element, summary: Summary) -> None:
     if bins.outside:
         left_out += f"{'; ' if left_out else ''}{count(bins.outside)} lie far outside of the time that is shown"
     note = f"Requests {width}, UTC." + (f" Not shown: {left_out}." if left_out else "")
-    decisions = {
-        one: Series(one, one, bins.counts[:, number].astype(float)) for number, one in enumerate(DECISIONS)
-    }
+    decisions = {one: Series(one, one, bins.counts[:, number].astype(float)) for number, one in enumerate(DECISIONS)}
     stacked = [decisions[one] for one in _STACK]
     made = section(body, "Decisions over time", note)
     made.append(charts.columns(stacked, axis, count, "requests over time by decision"))
@@ -135,7 +135,7 @@ def _scores(body: Element, manifest: RunManifest, summary: Summary) -> None:
     )
     made = section(body, "Scores", text)
     edges = [f"probability {1 / (1 + np.exp(-low)):.3g} to {1 / (1 + np.exp(-low - 0.25)):.3g}" for low in EDGES[:-1]]
-    axis = Axis(edges, [(_place_of(probability), label) for probability, label in _ODDS])
+    axis = Axis(edges, [(_place_of(one), f"{100 * one:g} %") for one in _ODDS])
     bars = [Series("requests", "plain", summary.histogram.astype(float))]
     chart = charts.columns(bars, axis, count, "histogram of extraction probabilities")
     named = [(_place_of(manifest.thresholds[one]), one) for one in ("review", "flag")]
@@ -171,35 +171,67 @@ def _groups(body: Element, summary: Summary) -> None:
 
 def _accounts(body: Element, title: str, text: str, top: Top) -> None:
     made = section(body, title, text + _missing(top, "accounts", "flagged"), long=True)
-    heads = (Column("account"), Column("requests", "n"), Column("flagged", "n"), Column("reviewed", "n"))
-    heads += (Column("share flagged", "n"), Column("95 % interval", "n"), Column(""), Column("templates", "n"))
-    heads += (Column("technique"), Column("first seen", "time"), Column("last seen", "time"))
+    heads = (
+        Column("account"),
+        Column("requests", "n"),
+        Column("flagged", "n"),
+        Column("reviewed", "n"),
+        Column("share flagged", "n"),
+        Column(""),
+        Column("templates", "n"),
+        Column("technique", "word"),
+        Column("first seen", "time"),
+        Column("last seen", "time"),
+    )
     rows = []
     for group in top.groups:
-        reviewed = count(group.decisions["review"])
-        share, low, high = (percent(one, 1) for one in (group.share, *group.interval))
-        bar = charts.interval(group.share, *group.interval)
-        rows.append(
-            (name(group.key, 40), count(group.rows), count(group.flagged), reviewed, share, f"{low} – {high}", bar)
-            + (_others(group), group.technique, moment(group.first), moment(group.last))
+        low, high = (f"{100 * one:.1f}" for one in group.interval)
+        cells = (
+            name(group.key, 40),
+            count(group.rows),
+            count(group.flagged),
+            count(group.decisions["review"]),
+            f"{percent(group.share, 1)} ({low} to {high})",
+            charts.interval(group.share, *group.interval),
+            _others(group),
+            group.technique,
+            moment(group.first),
+            moment(group.last),
         )
+        rows.append(cells)
     table(made, heads, rows)
 
 
 def _templates(body: Element, title: str, text: str, top: Top, measure: str) -> None:
     made = section(body, title, text + _missing(top, "templates", measure), long=True)
-    heads = (Column("template", "id"), Column("requests", "n"), Column("accounts", "n"), Column("flagged", "n"))
-    heads += (Column("share flagged", "n"), Column("technique"), Column("first seen", "time"))
-    heads += (Column("last seen", "time"), Column("a request", "id"))
+    heads = (
+        Column("template", "id"),
+        Column("requests", "n"),
+        Column("accounts", "n"),
+        Column("flagged", "n"),
+        Column("share flagged", "n"),
+        Column("technique", "word"),
+        Column("first seen", "time"),
+        Column("last seen", "time"),
+        Column("a request"),
+    )
     rows = []
     for group in top.groups:
         file, row, request = group.example
         example = name(request, 40) if request else name(f"{file}, row {row}")
         key = f"{group.key} (no words)" if group.key == _NO_WORDS else group.key
-        rows.append(
-            (name(key), count(group.rows), _others(group), count(group.flagged), percent(group.share, 1))
-            + (group.technique, moment(group.first), moment(group.last), example)
+        cells = (
+            name(key),
+            count(group.rows),
+            _others(group),
+            count(group.flagged),
+            percent(group.share, 1),
+            group.technique,
+            moment(group.first),
+            moment(group.last),
+            example,
         )
+        rows.append(cells)
     table(made, heads, rows)
 
 
@@ -223,7 +255,9 @@ def _unscored(body: Element, summary: Summary) -> None:
     made = section(pair, "Not judged", "Requests that abstain, by reason. Their scores mean nothing.")
     rows = [(one, count(number)) for one, number in sorted(summary.abstentions.items(), key=_by_number)]
     table(made, (Column("reason"), Column("requests", "n")), rows)
-    made = section(pair, "Rejected", "Rows that could not be scored, by reason; the folder rejects says where they are.")
+    made = section(
+        pair, "Rejected", "Rows that could not be scored, by reason; the folder rejects says where they are."
+    )
     rows = [(one, count(number)) for one, number in sorted(summary.counts.rejects.items(), key=_by_number)]
     table(made, (Column("reason"), Column("rows", "n")), rows)
 
@@ -246,7 +280,10 @@ def _input(own: Counts) -> tuple[str, ...]:
 
 def _origin(body: Element, manifest: RunManifest) -> None:
     made = section(body, "What made this", "All of it decides what a row's output is, but for the calls.", long=True)
-    rows = [("fingerprint", name(manifest.fingerprint)), ("stillwatch", name(manifest.stillwatch))]
+    rows: list[tuple[str, Element]] = [
+        ("fingerprint", name(manifest.fingerprint)),
+        ("stillwatch", name(manifest.stillwatch)),
+    ]
     rows += [(key, name(str(value), 200)) for key, value in manifest.identity.items()]
     for session in manifest.sessions[-10:]:
         seconds = (session.ended - session.started).total_seconds()
@@ -255,8 +292,8 @@ def _origin(body: Element, manifest: RunManifest) -> None:
     table(made, (Column("what"), Column("value")), rows)
 
 
-def _most_first(pairs: object) -> list[tuple[str, tuple[int, int]]]:
-    return sorted(pairs.items(), key=lambda one: (-sum(one[1]), one[0]))  # type: ignore[attr-defined]
+def _most_first(pairs: Mapping[str, tuple[int, int]]) -> list[tuple[str, tuple[int, int]]]:
+    return sorted(pairs.items(), key=lambda one: (*(-number for number in one[1]), one[0]))
 
 
 def _by_number(one: tuple[str, int]) -> tuple[int, str]:
@@ -282,7 +319,7 @@ def _axis(bins: Bins) -> Axis:
 
 
 def _width(width: int) -> str:
-    if width < DAY:
-        hours = width // HOUR
-        return "an hour" if hours == 1 else f"in {hours} hours"
-    return "a day" if width == DAY else f"in {width // DAY:,} days"
+    for unit, text in ((DAY, "day"), (HOUR, "hour"), (MINUTE, "minute")):
+        if width >= unit:
+            return f"per {text}" if width == unit else f"per {width // unit:,} {text}s"
+    raise ValueError("no bin is narrower than a minute")

@@ -31,7 +31,16 @@ _RECOUNTED = 50
 _MEASURES = ("rows", "flagged")
 EDGES = np.linspace(-12.0, 12.0, 97)
 """Of the histogram's bins, in log-odds of the extraction probability."""
-_COLUMNS = ("time", "decision", "extraction_probability", "technique", "capabilities", "account", "template", "abstention")
+_COLUMNS = (
+    "time",
+    "decision",
+    "extraction_probability",
+    "technique",
+    "capabilities",
+    "account",
+    "template",
+    "abstention",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,11 +206,11 @@ def _pair(row: NDArray[np.int64]) -> tuple[int, int]:
 
 
 def _by_flagged(rows: NDArray[np.int64], flagged: NDArray[np.int64]) -> NDArray[np.float64]:
-    return flagged + rows / (1.0 + rows.max(initial=0))  # of equally many flagged, those with more requests
+    return np.add(flagged, rows / (1.0 + rows.max(initial=0)))  # of equally many flagged, those with more requests
 
 
 def _by_rows(rows: NDArray[np.int64], flagged: NDArray[np.int64]) -> NDArray[np.float64]:
-    return rows + flagged / (1.0 + flagged.max(initial=0))
+    return np.add(rows, flagged / (1.0 + flagged.max(initial=0)))
 
 
 def _by_share(rows: NDArray[np.int64], flagged: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -6,9 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 Counts = NDArray[np.int64]
-HOUR = 3_600 * 10**6
+MINUTE = 60 * 10**6
+HOUR = 60 * MINUTE
 DAY = 24 * HOUR
-_SHOWN_WIDTHS = (HOUR, 6 * HOUR, DAY, 7 * DAY)
+_SHOWN_WIDTHS = (MINUTE, 10 * MINUTE, HOUR, 6 * HOUR, DAY, 7 * DAY)
 _MOST_SHOWN = 100
 _MOST_HELD = 20_000
 _TAIL = 0.001
@@ -32,7 +33,7 @@ class Bins:
 
 
 class Timeline:
-    """Counts in hours, in days when there are too many of those, and so on: memory is bounded for any times."""
+    """Counts in minutes, in hours when there are too many of those, and so on: memory is bounded for any times."""
 
     def __init__(self, measures: int) -> None:
         """Begin empty.
@@ -41,7 +42,7 @@ class Timeline:
             measures: How many things are counted.
         """
         self._measures = measures
-        self._width = HOUR
+        self._width = MINUTE
         self._held: dict[int, Counts] = {}
         self._rows: dict[int, int] = {}
 
@@ -68,7 +69,7 @@ class Timeline:
             self._held[place], self._rows[place] = sums.astype(np.int64), rows
 
     def _coarsen(self) -> None:
-        factor = DAY // HOUR if self._width == HOUR else 8
+        factor = {MINUTE: 60, HOUR: 24}.get(self._width, 8)
         held, rows = self._held, self._rows
         self._held, self._rows, self._width = {}, {}, self._width * factor
         for place, sums in held.items():
