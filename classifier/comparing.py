@@ -117,6 +117,8 @@ def _print(to: "Console", found: "Difference", output: Path | None) -> None:
 def _moves(what: str, moves: "Moves") -> str:
     if not moves.judged:
         return f"{what}: no request was judged by both runs"
+    if moves.unmoved == moves.judged:
+        return f"{what}: all {moves.judged:,} are the same"
     sizes = ", ".join(f"{float(share):.1%} within {size:.4f}" for share, size in moves.quantiles.items())
     return (
         f"{what}: {moves.unmoved:,} of {moves.judged:,} are the same, {moves.up:,} rose, {moves.down:,} fell; "

@@ -41,7 +41,7 @@ def table(parent: Element, columns: Sequence[Column], rows: Iterable[Sequence[Ce
         for column, cell in zip(columns, cells, strict=True):
             made = SubElement(line, "td", {"class": column.style} if column.style else {})
             if isinstance(cell, str):
-                made.text = cell
+                made.text = shown(cell, 200)
             else:
                 made.append(cell)
     if not len(body):

@@ -8,9 +8,10 @@ import numpy as np
 
 from classifier.batch import charts
 from classifier.batch.charts import Axis, Series
-from classifier.batch.elements import Column, count, legend, moment, name, percent, section, table
+from classifier.batch.elements import Cell, Column, count, legend, moment, name, percent, section, table
 from classifier.batch.groups import Group
 from classifier.batch.manifest import Counts, RunManifest
+from classifier.batch.names import shown
 from classifier.batch.summary import DECISIONS, EDGES, LEAST_ROWS, LISTED, TARGETED, Summary, Top
 from classifier.batch.template import template
 from classifier.batch.timeline import DAY, HOUR, MINUTE, Bins
@@ -57,7 +58,7 @@ def _headline(body: Element, manifest: RunManifest, summary: Summary) -> None:
     SubElement(body, "h1").text = "Logs scored again"
     state = "" if manifest.state == "done" else f" The run is {manifest.state}: not all of the input is in here."
     SubElement(body, "p").text = (
-        f"Stillwatch {manifest.stillwatch}, bundle {manifest.bundle_version}, index revision "
+        f"Stillwatch {shown(manifest.stillwatch)}, bundle {shown(manifest.bundle_version)}, index revision "
         f"{manifest.index_revision}, written {manifest.sessions[-1].ended:%Y-%m-%d %H:%M} UTC.{state}"
     )
     cards = SubElement(body, "div", {"class": "cards"})
@@ -104,7 +105,7 @@ def _over_time(body: Element, summary: Summary) -> None:
 def _techniques(body: Element, summary: Summary, bins: Bins, axis: Axis) -> None:
     first = len(DECISIONS)
     series = [
-        Series(one, f"c{number % 10}", bins.counts[:, first + number].astype(float))
+        Series(shown(one), f"c{number % 10}", bins.counts[:, first + number].astype(float))
         for number, one in enumerate(summary.techniques)
     ]
     series = [one for one in series if one.values.any()]
@@ -119,7 +120,7 @@ def _capabilities(body: Element, summary: Summary, bins: Bins, axis: Axis) -> No
     judged = judged[:, [DECISIONS.index(one) for one in ("allow", "review", "flag")]].sum(axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
         series = [
-            Series(one, f"c{number % 10}", bins.counts[:, first + number] / judged)
+            Series(shown(one), f"c{number % 10}", bins.counts[:, first + number] / judged)
             for number, one in enumerate(summary.capabilities)
         ]
     text = f"The share of judged requests that target a capability (probability from {TARGETED}), whoever asks."
@@ -268,7 +269,7 @@ def _inputs(body: Element, summary: Summary) -> None:
     text = f"The {_MOST_INPUTS} with the most flagged requests of {count(len(ordered))}." if rest else ""
     made = section(body, "Inputs", *([text] if text else []), long=True)
     heads = (Column("input"), Column("read", "n"), Column("scored", "n"), Column("rejected", "n"))
-    rows = [(name(one, 100), *_input(own)) for one, own in ordered[:_MOST_INPUTS]]
+    rows: list[tuple[Cell, ...]] = [(name(one, 100), *_input(own)) for one, own in ordered[:_MOST_INPUTS]]
     table(made, (*heads, Column("reviewed", "n"), Column("flagged", "n"), Column("share flagged", "n")), rows)
 
 

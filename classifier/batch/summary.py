@@ -206,11 +206,13 @@ def _pair(row: NDArray[np.int64]) -> tuple[int, int]:
 
 
 def _by_flagged(rows: NDArray[np.int64], flagged: NDArray[np.int64]) -> NDArray[np.float64]:
-    return np.add(flagged, rows / (1.0 + rows.max(initial=0)))  # of equally many flagged, those with more requests
+    found: NDArray[np.float64] = flagged + rows / (1.0 + rows.max(initial=0))  # of equally many, those with more rows
+    return found
 
 
 def _by_rows(rows: NDArray[np.int64], flagged: NDArray[np.int64]) -> NDArray[np.float64]:
-    return np.add(rows, flagged / (1.0 + flagged.max(initial=0)))
+    found: NDArray[np.float64] = rows + flagged / (1.0 + flagged.max(initial=0))
+    return found
 
 
 def _by_share(rows: NDArray[np.int64], flagged: NDArray[np.int64]) -> NDArray[np.float64]:
