@@ -132,7 +132,7 @@ def _grouped(name: str, changes: "tuple[Change, ...]", unseen: int) -> Any:
 
     from classifier.batch.names import shown
 
-    title = {"example": "nearest example in B", "file": "input"}.get(name, name)
+    title = {"example": "example that came near in B", "file": "input"}.get(name, name)
     missing = f" (one with at most {unseen:,} changes may be missing)" if unseen else ""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column(f"\nby {title}{missing}", min_width=40)

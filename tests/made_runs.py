@@ -1,7 +1,7 @@
 """Runs whose rows a test chooses: real parts and a real manifest, as the runner writes them, without a scorer."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -51,12 +51,13 @@ class Scored:
     capabilities: tuple[float, ...] = (0.1, 0.9)
     nearest: tuple[tuple[str, str, float], ...] = (("ex-1", "extraction", 0.9),)
     prompt: str = "quagga"
+    flag_from: float = FLAG
 
     @property
     def decision(self) -> str:
         if self.abstention:
             return "abstain"
-        return "allow" if self.probability < REVIEW else "review" if self.probability < FLAG else "flag"
+        return "allow" if self.probability < REVIEW else "review" if self.probability < self.flag_from else "flag"
 
     def written(self, file: str) -> Row:
         place = Place(file, self.row, 10 * self.row, self.item)
@@ -84,13 +85,13 @@ class Scored:
 
 def write_run(
     folder: Path,
-    inputs: dict[str, Sequence[Scored]],
+    inputs: Mapping[str, Sequence[Scored]],
     *,
     rows_per_part: int = 100,
     rejects: Sequence[Reject] = (),
     prompts: bool = False,
     stamp: str = "1-1",
-    identity: dict[str, object] | None = None,
+    identity: Mapping[str, object] | None = None,
     **manifest: Any,
 ) -> Path:
     """Write a run over inputs whose rows were scored so; the rejects go to the first input's first part."""
@@ -169,7 +170,8 @@ def rescored(rows: Sequence[Scored], seed: int) -> list[Scored]:
         if chance.random() < 0.4:
             probability = min(1.0, max(0.0, one.probability + chance.uniform(-0.5, 0.5)))
             technique = chance.choice(["self_chat", "policy_rewrite"])
-            moved.append(replace(one, probability=probability, technique=technique))
+            nearest = (("ex-new", "extraction", 0.9), *one.nearest) if chance.random() < 0.5 else one.nearest
+            moved.append(replace(one, probability=probability, technique=technique, nearest=nearest))
         else:
             moved.append(one)
     return moved

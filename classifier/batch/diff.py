@@ -52,7 +52,7 @@ class Difference:
         moves: How far scores moved.
         moves_of_changed: The same of the changed ones alone.
         groups: For each of GROUPINGS the changes by it, most first. The technique is that of the severer decision; the
-            example is the one that is nearest in the second run.
+            example is the nearest one of the second run that is not among the nearest ones of the first.
         unseen: For each grouping the most changes of a key that may be missing from it; 0: none is missing.
     """
 
@@ -138,8 +138,9 @@ class _Sums:
         severity = [pc.fill_null(pc.index_in(rows[f"decision_{side}"], _SEVERITY), -1).to_numpy() for side in "ab"]
         technique = pc.if_else(pa.array(severity[1] >= severity[0]), rows["technique_b"], rows["technique_a"])
         suspect = pa.array(np.maximum(*severity) >= 0)  # allowed requests have no technique to speak of
-        nearest = pa.array([ids[0] if ids else "" for ids in rows["nearest_ids_b"].to_pylist()], pa.string())
-        keys = {"technique": pc.if_else(suspect, technique, ""), "example": nearest}
+        near = zip(rows["nearest_ids_a"].to_pylist(), rows["nearest_ids_b"].to_pylist(), strict=True)
+        came = pa.array([next((one for one in after if one not in before), "") for before, after in near], pa.string())
+        keys = {"technique": pc.if_else(suspect, technique, ""), "example": came}
         for name, own in self._groups.items():
             own.add(keys[name] if name in keys else rows[name], measures)
 

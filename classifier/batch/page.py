@@ -9,18 +9,16 @@ import numpy as np
 from classifier.batch import charts
 from classifier.batch.charts import Axis, Series
 from classifier.batch.elements import Cell, Column, count, legend, moment, name, percent, section, table
-from classifier.batch.groups import Group
 from classifier.batch.manifest import Counts, RunManifest
 from classifier.batch.names import shown
-from classifier.batch.summary import DECISIONS, EDGES, LEAST_ROWS, LISTED, TARGETED, Summary, Top
-from classifier.batch.template import template
+from classifier.batch.rankings import add_rankings
+from classifier.batch.summary import DECISIONS, EDGES, TARGETED, Summary
 from classifier.batch.timeline import DAY, HOUR, MINUTE, Bins
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 _MOST_INPUTS = 50
 _ODDS = (0.0001, 0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999, 0.9999)
 _STACK = ("flag", "review", "abstain", "allow")
-_NO_WORDS = template("")
 
 
 def page(manifest: RunManifest, summary: Summary) -> bytes:
@@ -45,7 +43,7 @@ def page(manifest: RunManifest, summary: Summary) -> bytes:
     _headline(body, manifest, summary)
     _over_time(body, summary)
     _scores(body, manifest, summary)
-    _groups(body, summary)
+    add_rankings(body, summary)
     _unscored(body, summary)
     _inputs(body, summary)
     _origin(body, manifest)
@@ -150,105 +148,6 @@ def _scores(body: Element, manifest: RunManifest, summary: Summary) -> None:
     made = section(pair, "Capabilities", f"Requests with a probability from {TARGETED}.")
     rows = [(one, count(judged), count(flag)) for one, (judged, flag) in _most_first(summary.capabilities)]
     table(made, (Column("capability"), Column("judged", "n"), Column("of them flagged", "n")), rows)
-
-
-def _groups(body: Element, summary: Summary) -> None:
-    nameless = f" {count(summary.nameless)} requests name no account." if summary.nameless else ""
-    note = "Shares are of an account's scored requests, with Wilson's 95 % interval."
-    _accounts(body, "Accounts with the most flagged requests", note + nameless, summary.accounts_by_flagged)
-    text = (
-        f"Accounts with at least {LEAST_ROWS} requests, by the lower limit of the interval, so that few requests do not come "
-        "first by chance."
-    )
-    _accounts(body, "Accounts with the highest flagged share", text, summary.accounts_by_share)
-    text = (
-        "A template is a fingerprint that prompts share which fill the slots of one frame differently. The request is the one "
-        "with the highest score: look its id up in your own log to read the prompt."
-    )
-    _templates(body, "Templates with the most flagged requests", text, summary.templates_by_flagged, "flagged")
-    text = "The largest templates, flagged or not: a campaign may hide in what is allowed."
-    _templates(body, "Templates with the most requests", text, summary.templates_by_rows, "rows")
-
-
-def _accounts(body: Element, title: str, text: str, top: Top) -> None:
-    made = section(body, title, text + _missing(top, "accounts", "flagged"), long=True)
-    heads = (
-        Column("account"),
-        Column("requests", "n"),
-        Column("flagged", "n"),
-        Column("reviewed", "n"),
-        Column("share flagged", "n"),
-        Column(""),
-        Column("templates", "n"),
-        Column("technique", "word"),
-        Column("first seen", "time"),
-        Column("last seen", "time"),
-    )
-    rows = []
-    for group in top.groups:
-        low, high = (f"{100 * one:.1f}" for one in group.interval)
-        cells = (
-            name(group.key, 40),
-            count(group.rows),
-            count(group.flagged),
-            count(group.decisions["review"]),
-            f"{percent(group.share, 1)} ({low} to {high})",
-            charts.interval(group.share, *group.interval),
-            _others(group),
-            group.technique,
-            moment(group.first),
-            moment(group.last),
-        )
-        rows.append(cells)
-    table(made, heads, rows)
-
-
-def _templates(body: Element, title: str, text: str, top: Top, measure: str) -> None:
-    made = section(body, title, text + _missing(top, "templates", measure), long=True)
-    heads = (
-        Column("template", "id"),
-        Column("requests", "n"),
-        Column("accounts", "n"),
-        Column("flagged", "n"),
-        Column("share flagged", "n"),
-        Column("technique", "word"),
-        Column("first seen", "time"),
-        Column("last seen", "time"),
-        Column("a request"),
-    )
-    rows = []
-    for group in top.groups:
-        file, row, request = group.example
-        example = name(request, 40) if request else name(f"{file}, row {row}")
-        key = f"{group.key} (no words)" if group.key == _NO_WORDS else group.key
-        cells = (
-            name(key),
-            count(group.rows),
-            _others(group),
-            count(group.flagged),
-            percent(group.share, 1),
-            group.technique,
-            moment(group.first),
-            moment(group.last),
-            example,
-        )
-        rows.append(cells)
-    table(made, heads, rows)
-
-
-def _others(group: Group) -> str:
-    return f"{'' if group.others.is_exact else '≈ '}{count(group.others.count)}"
-
-
-def _missing(top: Top, what: str, measure: str) -> str:
-    held = f" {count(len(top.groups))} of {count(top.total)} {what} are shown." if top.total > LISTED else ""
-    most = top.unseen[measure]
-    if not top.unseen["rows"]:
-        return held
-    return (
-        f" There are more {what} than are held in memory: the figures shown are exact, but one with at most {count(most)} "
-        f"{'flagged requests' if measure == 'flagged' else 'requests'} may be missing."
-    )
 
 
 def _unscored(body: Element, summary: Summary) -> None:
