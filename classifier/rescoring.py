@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from classifier.comparing import RescoreCommand, write_page
 from classifier.console import console, read_settings, say
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ _STYLES = {"allow": "green", "review": "yellow", "flag": "bold red", "abstain": 
 
 def add_verbs(app: typer.Typer) -> None:
     """Give the command line the verbs of this module."""
-    app.command()(rescore)
+    app.command(cls=RescoreCommand)(rescore)
 
 
 def rescore(
@@ -47,7 +48,11 @@ def rescore(
     include_prompt: Annotated[bool, typer.Option("--include-prompt", help="Write the prompts.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the run's manifest as one line of JSON.")] = False,
 ) -> None:
-    """Score logs again under the current bundle and examples; a run that was ended anyhow goes on where it was."""
+    """Score logs again under the current bundle and examples; a run that was ended anyhow goes on where it was.
+
+    Over finished runs: `stillwatch rescore diff RUN_A RUN_B` shows what changed, `stillwatch rescore report RUN` writes
+    a run's page anew. An input of such a name is read as ./diff.
+    """
     from classifier.batch.command import Request, rescore_logs
 
     request = Request(
@@ -67,6 +72,8 @@ def rescore(
         include_prompt=include_prompt,
     )
     found = rescore_logs(request, read_settings())
+    if found.state != "stopped":
+        write_page(output)
     if json:
         typer.echo(found.model_dump_json())
     else:
@@ -100,4 +107,6 @@ def _print(found: "RunManifest", output: Path) -> None:
     table.add_row("rate", f"{session.rate:,.0f}/s", f"{session.read:,} rows in {seconds:,.1f} s, this call")
     table.add_row("by", "", f"bundle {found.bundle_version}, index revision {found.index_revision}")
     table.add_row("output", "", Text(str(output)))
+    if found.state != "stopped":
+        table.add_row("page", "", Text(str(output / "report.html")))
     console().print(table)
