@@ -21,7 +21,7 @@ class Pooling:
 
     Attributes:
         length_penalty: What each unit of ln(windows) takes, so that long prompts are not flagged for being long.
-        finer_offset: Taken from the logits of the finer windows, so that benign ones of both scales reach equally high.
+        finer_offset: Taken from the logits of the finer windows, so that benign ones reach only a little higher than others.
     """
 
     length_penalty: float = 0.0

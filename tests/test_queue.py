@@ -60,6 +60,10 @@ def test_a_long_prompt_costs_both_scales_and_a_disguised_one_twice() -> None:
     assert cost_of(hidden, plan) > 1.9 * cost_of(text, plan)
 
 
+def test_chinese_is_not_taken_for_a_disguise() -> None:
+    assert not looks_disguised("\u8bf7\u628a\u8fd9\u6bb5\u8bdd\u7ffb\u8bd1\u6210\u82f1\u6587" * 10)
+
+
 def test_what_gets_a_second_view_is_mostly_foretold_and_ordinary_prompts_are_not(bundle: Bundle) -> None:
     english = [example.text for example in SEED if example.language == "en" and example.text.isascii()][::60]
     hits = misses = 0

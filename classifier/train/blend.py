@@ -7,7 +7,7 @@ from scipy import sparse
 from classifier.train.linear import Examples, Floats, Linear, Scales, fit_linear, scaling_of
 from classifier.train.network import Network, fit_network
 
-SHARE = 0.25
+SHARE = 0.5
 """What the networks' logit counts beside the linear one's (decision 0009)."""
 
 

@@ -29,6 +29,10 @@ REVIEW_FPR = 0.02
 FAMILIAR = 0.0005
 """Share of the seed corpus that would itself be called unfamiliar."""
 _SIMULATED = 20_000
+_ALIKE = 16
+"""By what the slope of windows drawn by chance is divided, because those of one text are alike (decision 0008)."""
+BURIED = 0.4
+"""How much higher than the others the finer windows of ordinary texts may score: what is buried shows in them alone."""
 
 Bools = NDArray[np.bool_]
 
@@ -166,7 +170,7 @@ def length_penalty(benign: Floats, seed: int) -> float:
     """How fast the highest of n benign windows rises with ln(n), where the flag threshold lies.
 
     The windows of one long text are alike, so that their highest rises more slowly than that of windows drawn by
-    chance; an eighth of the latter's slope is taken.
+    chance; a sixteenth of the latter's slope is taken.
 
     Args:
         benign: (w,) extraction logits of benign windows.
@@ -178,11 +182,11 @@ def length_penalty(benign: Floats, seed: int) -> float:
     random = np.random.default_rng(seed)
     lengths = 2 ** np.arange(7)
     highest = [np.quantile(random.choice(benign, (_SIMULATED, n)).max(axis=1), 1 - FLAG_FPR) for n in lengths]
-    return max(0.0, 0.125 * float(np.polyfit(np.log(lengths), highest, 1)[0]))
+    return max(0.0, float(np.polyfit(np.log(lengths), highest, 1)[0]) / _ALIKE)
 
 
 def finer_offset(benign: Floats, finer: Bools, owners: NDArray[np.int64]) -> float:
-    """How much higher the finer windows of benign texts score than their others, near the top.
+    """How much higher than allowed the finer windows of benign texts score than their others, near the top.
 
     Args:
         benign: (w,) extraction logits of benign windows.
@@ -190,12 +194,13 @@ def finer_offset(benign: Floats, finer: Bools, owners: NDArray[np.int64]) -> flo
         owners: (w,) the number of each window's row.
 
     Returns:
-        The difference of the two scales' 99 % quantiles, over rows that are cut on both.
+        The difference of the two scales' 99 % quantiles, over rows that are cut on both, less what is allowed; 0.0
+        where no row is.
     """
     both = np.isin(owners, owners[finer])
     if not both.any():
         return 0.0
-    return float(np.quantile(benign[finer], 0.99) - np.quantile(benign[both & ~finer], 0.99))
+    return float(np.quantile(benign[finer], 0.99) - np.quantile(benign[both & ~finer], 0.99)) - BURIED
 
 
 def _columns(targets: Targets, labels: Labels) -> list[tuple[int, Bools]]:

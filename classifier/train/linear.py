@@ -15,7 +15,7 @@ TELLING = 1.0
 """A window of a harvest prompt whose logit lies further under the prompt's highest is not learnt as harvesting."""
 _LEAST_WINDOWS = 2
 """A term that one window alone holds tells nothing of others."""
-HARD_WEIGHT = 0.4
+HARD_WEIGHT = 0.2
 """What a hard negative counts: they are 44 % of the benign rows, but not of anybody's traffic (decision 0008)."""
 
 
