@@ -3,6 +3,7 @@
 import os
 import secrets
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,10 +14,12 @@ from classifier.errors import InvalidSetting, MissingExtra, RunRefused
 
 _STORE_BYTES = 256 * 2**20
 """Of shared memory for what Ray itself passes on, which is little."""
+_CONNECT_SECONDS = 5.0
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # it prints on standard error, also of what it mends by itself
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_NUM_REDIS_GET_RETRIES": "3",  # of joining; else it takes ten minutes to give up
 }
 _ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 """Ray's only way to stay on loopback: it is off by default where firewalls ask about every open port."""
@@ -91,8 +94,11 @@ def _start(ray: Any, address: str | None, workers: int | None, job_bytes: int) -
         )
         return
     try:
+        host, _, port = address.rpartition(":")
+        if host:  # Ray itself tries for long
+            socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS).close()
         ray.init(address=address, **quiet)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise RunRefused(
             f"there is no Ray cluster to join at {address} ({type(error).__name__}): check address and token, that this "
             "machine is part of it, and that it has this version of Python and Ray"
