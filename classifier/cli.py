@@ -1,6 +1,7 @@
 """The command line: verbs that each call one function.
 
-Exit codes: 0 done; 1 an error, said in one line; 2 wrong usage; 3 some prompts could not be scored.
+Exit codes: 0 done; 1 an error, said in one line; 2 wrong usage; 3 some prompts could not be scored;
+130 a run was stopped by Ctrl-C.
 """
 
 import sys
@@ -24,7 +25,7 @@ app = typer.Typer(
     help="Stillwatch tells prompts that harvest a model's answers as training data from ordinary ones.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    epilog="Exit codes: 0 done, 1 an error, 2 wrong usage, 3 some prompts could not be scored.",
+    epilog="Exit codes: 0 done, 1 an error, 2 wrong usage, 3 some prompts could not be scored, 130 stopped.",
 )
 examples_app = typer.Typer(help="Add, list and import labelled examples.", no_args_is_help=True)
 bundle_app = typer.Typer(help="Build and show bundles.", no_args_is_help=True)

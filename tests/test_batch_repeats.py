@@ -22,7 +22,7 @@ TEXTS = [
     f"{LONG}\n\n{HARVEST}\n\n{LONG}",
     HARVEST,
     DISGUISED,
-    f"{LONG} {DISGUISED}",
+    LONG.translate(str.maketrans("eaiot", "34107")),
     "ﬁnd the ﬁle Ⅷ",
     "这是什么?",
 ]
@@ -70,6 +70,7 @@ def test_the_texts_of_these_tests_are_what_they_should_be(scoring: Scoring) -> N
     assert found[LONG].windows > 1
     assert found[TEXTS[5]].disguises
     assert found[TEXTS[5]].windows > 1
+    assert found[TEXTS[5]].span == (0, len(TEXTS[5]))
     assert found[TEXTS[2]].span[0] > 0
 
 

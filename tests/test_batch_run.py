@@ -99,6 +99,30 @@ def test_a_row_keeps_its_identity_and_what_the_scorer_says_of_it(scoring: Scorin
     assert "embedding" not in found
 
 
+def test_a_time_that_no_calendar_has_is_none_and_the_row_is_kept(scoring: Scoring, tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    times = [
+        -99_999_999_999_999,
+        1e300,
+        "9999-12-31T23:59:59Z",
+        "0001-01-01T00:00:00Z",
+        "0001-01-01T00:00:00+14:00",
+        2**63,
+    ]
+    path.write_text("".join(json.dumps({"prompt": "Hi there", "time": time}) + "\n" for time in times))
+    found = score(scoring, path, tmp_path / "out", rows_per_part=50)
+    assert found.counts.scored + found.counts.rejected == len(times)
+    years = {row["row"]: row["time"] and row["time"].year for row in load(tmp_path / "out").to_table().to_pylist()}
+    assert (years[0], years[2], years[3]) == (None, 9999, 1)
+
+
+def test_a_files_name_that_is_not_utf_8_is_resumed_as_any(scoring: Scoring, tmp_path: Path) -> None:
+    path = log(tmp_path / os.fsdecode(b"b\xffd $(x);'.jsonl"), *PROMPTS)
+    assert score(scoring, path, tmp_path / "out", limit=3).state == "limited"
+    assert score(scoring, path, tmp_path / "out").counts.read == 4
+    assert score(scoring, path, tmp_path / "out").sessions[-1].read == 0
+
+
 def test_prompts_and_embeddings_are_written_when_they_are_asked_for(runtime: Runtime, tmp_path: Path) -> None:
     path = log(tmp_path / "log.jsonl", *PROMPTS)
     for kind, tolerance in (("float32", 1e-6), ("float16", 1e-3)):
@@ -202,6 +226,37 @@ def test_an_input_that_changed_or_is_gone_is_refused(scoring: Scoring, tmp_path:
         score(scoring, path, tmp_path / "out")
     with pytest.raises(RunRefused, match="which is no input now"):
         score(scoring, log(tmp_path / "other.jsonl", *PROMPTS), tmp_path / "out")
+
+
+def test_an_input_that_is_added_is_scored_beside_what_is_there(scoring: Scoring, tmp_path: Path) -> None:
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    log(logs / "b.jsonl", *PROMPTS)
+    score(scoring, logs, tmp_path / "out")
+    log(logs / "a.jsonl", *PROMPTS[:2])
+    found = score(scoring, logs, tmp_path / "out")
+    assert (found.state, found.counts.read, found.sessions[-1].read) == ("done", 6, 2)
+
+
+@pytest.mark.parametrize(
+    "options", [["--embeddings", "int8"], ["--sample", "0"], ["--map", "prompt"], ["--where", "x"]]
+)
+def test_an_option_that_is_not_valid_is_one_line(tmp_path: Path, options: list[str]) -> None:
+    arguments = [*command([log(tmp_path / "log.jsonl", *PROMPTS)], tmp_path / "out", 3), *options]
+    done = subprocess.run(arguments, env=home_of(tmp_path), check=False, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_among_the_inputs_is_refused(tmp_path: Path) -> None:
+    log(tmp_path / "log.jsonl", *PROMPTS)
+    arguments, environment = command([tmp_path], tmp_path / "scores-of-it", 3), home_of(tmp_path)
+    assert subprocess.run(arguments, env=environment, check=False, capture_output=True).returncode == 0
+    done = subprocess.run(arguments, env=environment, check=False, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "is among the inputs" in done.stderr
 
 
 def test_a_folder_of_something_else_is_left_alone(scoring: Scoring, tmp_path: Path) -> None:
@@ -353,9 +408,10 @@ def test_a_full_disk_is_a_clear_error_that_tears_nothing(tmp_path: Path) -> None
 def test_runs_that_are_killed_at_random_moments_add_up_to_a_calm_one_row_for_row(tmp_path: Path) -> None:
     logs = [write_log(tmp_path / f"{name}.jsonl", 400, seed) for seed, name in enumerate("ab")]
     environment = home_of(tmp_path)
-    subprocess.run(command(logs, tmp_path / "calm", 60), env=environment, check=True, stdout=subprocess.DEVNULL)
-    killed = kill_until_done(command(logs, tmp_path / "stormy", 60), tmp_path / "stormy", 5, 1, 4.0, environment)
-    assert killed.kills > 0
+    subprocess.run(command(logs, tmp_path / "calm", 40), env=environment, check=True, stdout=subprocess.DEVNULL)
+    killed = kill_until_done(command(logs, tmp_path / "stormy", 40), tmp_path / "stormy", 5, 1, environment)
+    assert killed.kills == 5
+    assert max(killed.moments) >= 3  # it was killed at work, not only while it started
     scores, rejects = rows_of(tmp_path / "calm")
     assert (scores, rejects) == rows_of(tmp_path / "stormy")
     lines = sum(1 for path in logs for line in path.read_text().split("\n") if line)
