@@ -28,7 +28,10 @@ def environment_of(folder: Path) -> dict[str, str]:
     (home / "bundles").symlink_to(BUNDLES)
     # The token is a running cluster's; a run that starts its own one makes another.
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid.uuid4().hex * 2}
-    own = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}  # loopback, also where it is joined
+    own = {
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }  # loopback, also where it is joined
     return {**os.environ, **token, **own, "STILLWATCH_HOME": str(home), MARK: uuid.uuid4().hex}
 
 

@@ -81,9 +81,7 @@ def test_a_killed_worker_and_a_killed_run_lose_and_double_nothing_and_one_machin
     assert sum(part.read for part in read_parts(output)) == sum(part.read for part in read_parts(calm))
 
 
-def test_a_run_on_a_running_cluster_stops_at_ctrl_c_and_goes_on(
-    logs: list[Path], calm: Path, tmp_path: Path
-) -> None:
+def test_a_run_on_a_running_cluster_stops_at_ctrl_c_and_goes_on(logs: list[Path], calm: Path, tmp_path: Path) -> None:
     environment, output = environment_of(tmp_path), tmp_path / "out"
     with cluster(environment, 2) as address:
         many = on_ray(logs, output, "--ray-address", address, "--workers", "3")

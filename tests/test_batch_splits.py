@@ -24,7 +24,7 @@ from classifier.batch.selection import Selection
 from classifier.batch.splits import Cutter, Split
 from classifier.batch.worker import Job, Worker, job_of
 from classifier.config import Settings
-from classifier.errors import BundleRejected, InvalidSetting, RunRefused
+from classifier.errors import BundleRejected, DataRejected, InvalidSetting, RunRefused
 from classifier.runtime import Runtime
 
 ROWS_PER_PART = 40
@@ -140,8 +140,13 @@ def test_a_worker_leaves_nothing_of_a_part_that_it_cannot_write(
         worker = Worker(job(wanted, scoring, "f" * 64))
         gone = Split(find([str(write_log(tmp_path / "gone.jsonl", 3))])[0], 0, Position())
         (tmp_path / "gone.jsonl").unlink()
-        with pytest.raises(Exception, match=r"gone\.jsonl cannot be read"):
+        with pytest.raises(DataRejected, match=r"gone\.jsonl is missing where a worker reads"):
             worker.write(gone)
+        write_log(tmp_path / "gone.jsonl", 4)
+        with pytest.raises(DataRejected, match="another file than where the command runs"):
+            worker.write(gone)
+        with pytest.raises(DataRejected, match="another file than where the command runs"):
+            list(cutter(wanted, scoring).cut([gone]))
     assert [path.name for path in (tmp_path / AHEAD).iterdir()] == ["token"]
 
 

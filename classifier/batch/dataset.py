@@ -6,6 +6,7 @@ import logging
 import queue
 import threading
 import traceback
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ _READ_TASKS = 256
 _READERS = 4
 """Read tasks at once: one finds splits for some 200 workers."""
 _POLL_SECONDS = 0.25
+_RETRIES = 10
+"""So often a part is begun again whose worker was lost; a part that kills every worker must not do so for ever."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,7 @@ def results(
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"ray\.data\.")  # that few inputs fill few workers
     held = ray.put(job)
     # With a limit the inputs are read one after the other, because what is left for one depends on those before it.
     size = len(openings) if left is not None else -(-len(openings) // _READ_TASKS)
@@ -91,6 +95,7 @@ def results(
         batch_format="pyarrow",
         compute=ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=1),
         num_cpus=1,
+        max_task_retries=_RETRIES,
     )
     for row in _polled(said.iter_rows()):
         yield None if row is None else Said(**json.loads(row[_SAID]))

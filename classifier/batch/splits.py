@@ -8,11 +8,12 @@ import json
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
-from classifier.batch.inputs import Source
+from classifier.batch.inputs import Source, find
 from classifier.batch.reading import Limits, Position, detect, read
 from classifier.batch.record import Reject
 from classifier.batch.selection import Selection
 from classifier.batch.shapes import Shape
+from classifier.errors import DataRejected
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ class Cutter:
             The other parts, in order, each before its own rows are read.
 
         Raises:
-            DataRejected: When an input cannot be read or recognised.
+            DataRejected: When an input cannot be read or recognised, or is another one here.
         """
         for opening in openings:
             if limit is not None and limit <= 0:
@@ -80,6 +81,7 @@ class Cutter:
             source, number, first, read_here = opening.source, opening.number, opening.first, 0
             if (source.name, number) not in known:
                 yield Split(source, number, first, limit)
+            check_seen(source)
             shape = self.shape or detect(source, limits=self.limits)
             for row, after in read(source, shape, start=first, limits=self.limits):
                 if limit is not None and limit <= 0:
@@ -92,3 +94,23 @@ class Cutter:
                     limit -= isinstance(row, Reject) or self.selection.takes(row)
                 first = after
                 read_here += 1
+
+
+def check_seen(source: Source) -> None:
+    """See that an input is here what it is where the run was planned.
+
+    Args:
+        source: The input, as it was found there.
+
+    Raises:
+        DataRejected: When it is missing or another one.
+    """
+    try:
+        stamps = [found.stamp for found in find([source.url], format=source.format)]
+    except DataRejected:
+        stamps = []
+    if stamps != [source.stamp]:
+        raise DataRejected(
+            f"{source.name} is missing where a worker reads, or another file than where the command runs: every machine "
+            "must see the same files under the same names, and they must not change during the run"
+        )

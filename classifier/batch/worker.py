@@ -17,7 +17,7 @@ from classifier.batch.plan import Plan
 from classifier.batch.reading import Limits, detect, read
 from classifier.batch.repeats import Repeats
 from classifier.batch.scoring import Scoring
-from classifier.batch.splits import Split
+from classifier.batch.splits import Split, check_seen
 from classifier.batch.tables import Columns
 from classifier.bundle import FILES, MANIFEST, open_bundle, read_manifest
 from classifier.config import Settings
@@ -146,10 +146,11 @@ class Worker:
             The name of the attempt that holds it, whole and durable.
 
         Raises:
-            DataRejected: When the input cannot be read.
+            DataRejected: When the input cannot be read, or is another one here.
             OSError: When the output cannot be written.
         """
         plan, source = self._plan, split.source
+        check_seen(source)
         limits = Limits(plan.line_bytes, self._job.max_chars)
         shape = plan.shape or detect(source, limits=limits)
         rows = read(source, shape, start=split.first, limits=limits)
