@@ -1,12 +1,13 @@
 # Everything a developer or an operator types. `make` alone explains itself.
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup serve test check format proto bundle train parity evaluate bench rescore-kill-test lock clean
+.PHONY: help setup serve test test-ray check format proto bundle train parity evaluate bench rescore-kill-test lock clean
 
 PYTHON ?= python3
 PRECISION ?= int8
 BIN := .venv/bin
 TRAIN_BIN := .venv-train/bin
+RAY_BIN := .venv-ray/bin
 STUBS = --python_out=$(1) --grpc_python_out=$(1) --mypy_out=quiet:$(1) --mypy_grpc_out=quiet:$(1)
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -21,6 +22,9 @@ serve: setup ## Set up and run the service on 127.0.0.1:50551
 
 test: .venv/.dev var/.bundle ## Set up and run the tests (no torch)
 	$(BIN)/pytest
+
+test-ray: .venv-ray/.ray var/.bundle ## Run the tests of re-scoring on Ray (486 MB into .venv-ray)
+	$(RAY_BIN)/pytest tests/test_batch_ray.py
 
 check: .venv/.dev build/googleapis ## Format, lint, types, architecture, docstrings, proto
 	$(BIN)/ruff format --check .
@@ -69,7 +73,7 @@ lock: .venv/.dev ## Resolve constraints.txt anew
 	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --upgrade --no-header --no-annotate -o constraints.txt
 
 clean: ## Remove what was built or installed; the example store stays
-	rm -rf .venv .venv-train build dist evaluation var/bundles var/cache var/.bundle
+	rm -rf .venv .venv-train .venv-ray build dist evaluation var/bundles var/cache var/.bundle
 
 .venv/.serve: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -83,6 +87,11 @@ clean: ## Remove what was built or installed; the example store stays
 .venv-train/.train: pyproject.toml constraints.txt
 	test -x $(TRAIN_BIN)/python || $(PYTHON) -m venv .venv-train
 	$(TRAIN_BIN)/pip install --quiet -e '.[train]'
+	@touch $@
+
+.venv-ray/.ray: pyproject.toml constraints.txt
+	test -x $(RAY_BIN)/python || $(PYTHON) -m venv .venv-ray
+	$(RAY_BIN)/pip install --quiet -e '.[dev,ray]'
 	@touch $@
 
 var/.bundle: .venv/.serve $(wildcard classifier/*.py classifier/default/* classifier/export/*.py index/seed/*.jsonl)

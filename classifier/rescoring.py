@@ -46,6 +46,9 @@ def rescore(
     max_row_bytes: Annotated[int, typer.Option(help="A longer row is rejected.", min=1_024, max=2**30)] = 16 * 2**20,
     embeddings: Annotated[str | None, typer.Option(help="Write embeddings, as float16 or float32.")] = None,
     include_prompt: Annotated[bool, typer.Option("--include-prompt", help="Write the prompts.")] = False,
+    engine: Annotated[str, typer.Option(help="local, or ray: on many cores or machines.")] = "local",
+    ray_address: Annotated[str | None, typer.Option(help="A running Ray cluster; else one is started here.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Ray's workers; else one for each core.", min=1)] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the run's manifest as one line of JSON.")] = False,
 ) -> None:
     """Score logs again under the current bundle and examples; a run that was ended anyhow goes on where it was.
@@ -70,6 +73,9 @@ def rescore(
         max_row_bytes=max_row_bytes,
         embeddings=embeddings,
         include_prompt=include_prompt,
+        engine=engine,
+        ray_address=ray_address,
+        workers=workers,
     )
     found = rescore_logs(request, read_settings())
     if found.state != "stopped":

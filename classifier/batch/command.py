@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -17,7 +18,12 @@ if TYPE_CHECKING:
     from classifier.batch.manifest import RunManifest
     from classifier.batch.plan import Plan
     from classifier.batch.run import Progress
+    from classifier.batch.scoring import Scoring
     from classifier.batch.shapes import Shape
+
+    Engine = Callable[[Plan, Scoring, threading.Event, Callable[[Progress], None]], RunManifest]
+
+ENGINES = ("local", "ray")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +45,9 @@ class Request:
         max_row_bytes: The most bytes of a row.
         embeddings: "float16", "float32" or None.
         include_prompt: Whether prompts are written.
+        engine: One of ENGINES.
+        ray_address: Of a running Ray cluster; None starts one here.
+        workers: How many workers Ray has; None: one for each core.
     """
 
     inputs: tuple[str, ...]
@@ -55,6 +64,9 @@ class Request:
     max_row_bytes: int = 16 * 2**20
     embeddings: str | None = None
     include_prompt: bool = False
+    engine: str = "local"
+    ray_address: str | None = None
+    workers: int | None = None
 
 
 def rescore_logs(request: Request, settings: Settings) -> "RunManifest":
@@ -79,10 +91,19 @@ def rescore_logs(request: Request, settings: Settings) -> "RunManifest":
     except ModuleNotFoundError as error:
         raise MissingExtra(error.name or "a package", "batch") from None
     plan = plan_of(request, threads_of(settings))
+    engine = run if request.engine == "local" else _on_ray(request, settings)
     # Each batch is encoded by the thread that scores it: no thread waits for another one's part of a batch, and a
     # row's scores depend on its batch alone.
     with open_runtime(settings.model_copy(update={"threads": 1})) as runtime, _stopping() as stop, _shown(plan) as told:
-        return run(plan, Scoring(runtime, embeddings=plan.embeddings is not None), stop, told)
+        return engine(plan, Scoring(runtime, embeddings=plan.embeddings is not None), stop, told)
+
+
+def _on_ray(request: Request, settings: Settings) -> "Engine":
+    from classifier.batch.cluster import run_on_cluster
+    from classifier.batch.connection import require_ray
+
+    require_ray()
+    return partial(run_on_cluster, settings=settings, address=request.ray_address, workers=request.workers)
 
 
 def plan_of(request: Request, threads: int) -> "Plan":
@@ -106,6 +127,10 @@ def plan_of(request: Request, threads: int) -> "Plan":
 
     if request.embeddings is not None and request.embeddings not in EMBEDDINGS:
         raise InvalidSetting(f"embeddings are written as {' or '.join(EMBEDDINGS)}, not as {request.embeddings[:20]!a}")
+    if request.engine not in ENGINES:
+        raise InvalidSetting(f"the engine is {' or '.join(ENGINES)}, not {request.engine[:20]!a}")
+    if request.engine == "local" and (request.ray_address or request.workers):
+        raise InvalidSetting("--ray-address and --workers say how Ray works: add --engine ray, or leave them out")
     if not 0.0 < request.sample <= 1.0:
         raise InvalidSetting("a sample of no rows leaves nothing to score: take a share over 0, up to 1")
     sources = find(request.inputs, format=request.format)

@@ -8,9 +8,10 @@ from classifier.batch.inputs import Source
 from classifier.batch.reading import Position
 from classifier.batch.reasons import Reason
 from classifier.batch.record import Record, Reject
-from classifier.batch.repeats import Repeats, Slot
+from classifier.batch.repeats import Repeats, Slot, span_in
 from classifier.batch.scoring import Scoring
 from classifier.batch.selection import Selection
+from classifier.batch.tables import Row
 from classifier.errors import EmptyPrompt, InvalidPrompt, NotUnicode
 
 _WINDOW_PROMPTS = 1_024
@@ -57,6 +58,18 @@ class Window:
     def taken(self) -> int:
         """How many of them count for a limit."""
         return len(self.requests) + len(self.rejects)
+
+    def rows(self, scoring: Scoring) -> list[Row]:
+        """Wait for the scores; what was scored, in the input's order."""
+        for call in self.scoring:
+            call.result()
+        rows = []
+        for record, slot, repeat in self.requests:
+            span = span_in(record.prompt, slot, scoring)
+            if slot.outcome is None:
+                raise RuntimeError("a slot was not scored before its window was written")
+            rows.append(Row(record, slot.outcome, span, repeat))
+        return rows
 
 
 @dataclass(slots=True)

@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,8 @@ from classifier.batch.manifest import MANIFEST, read_manifest
 from classifier.batch.parts import REJECTED, SCORES, TEMPORARY, Part, read_parts
 from classifier.errors import RunRefused
 
+AHEAD = ".ahead"
+"""Holds parts of a run on many machines that are whole, before they are taken over in their order."""
 _LOCK = ".lock"
 _OURS = {SCORES, REJECTED, MANIFEST, _LOCK}
 
@@ -29,11 +32,12 @@ def fingerprint(identity: Mapping[str, object]) -> str:
 
 
 @contextmanager
-def held(output: Path) -> Iterator[None]:
+def held(output: Path, *, ahead: bool = False) -> Iterator[None]:
     """Make a folder ready for a run and keep other runs out of it until the end, however it comes.
 
     Args:
         output: The folder; it is made.
+        ahead: Whether parts that wait to be taken over are kept.
 
     Yields:
         Nothing.
@@ -63,6 +67,8 @@ def held(output: Path) -> Iterator[None]:
                 left.unlink()
         for left in output.glob(f"{TEMPORARY}*"):
             left.unlink()
+        if not ahead:
+            shutil.rmtree(output / AHEAD, ignore_errors=True)
         yield
     finally:
         os.close(descriptor)

@@ -14,14 +14,14 @@ from classifier.batch.feed import Feed, Window
 from classifier.batch.inputs import Source
 from classifier.batch.manifest import Counts, Input, RunManifest, Session, State, counted, write_manifest
 from classifier.batch.output import fingerprint, finished_parts, held
-from classifier.batch.parts import PartWriter
+from classifier.batch.parts import Part, PartWriter
 from classifier.batch.plan import Plan, check_inputs, identity
 from classifier.batch.reading import Limits, Position, detect, read
 from classifier.batch.reasons import Reason
 from classifier.batch.record import Record, Reject
-from classifier.batch.repeats import Repeats, span_in
+from classifier.batch.repeats import Repeats
 from classifier.batch.scoring import Scoring
-from classifier.batch.tables import Columns, Row
+from classifier.batch.tables import Columns
 from classifier.errors import RunRefused
 
 _WINDOWS_AHEAD = 3
@@ -64,13 +64,16 @@ def run(
         DataRejected: When an input cannot be read.
     """
     with held(plan.output):
-        return _Run(plan, scoring, stop, progress).go()
+        return Run(plan, scoring, stop, progress).go()
 
 
-class _Run:
+class Run:
+    """A run on this machine."""
+
     def __init__(
         self, plan: Plan, scoring: Scoring, stop: threading.Event, progress: Callable[[Progress], None]
     ) -> None:
+        """Look at what is done already; the arguments are those of `run`."""
         self._plan, self._scoring, self._stop, self._progress = plan, scoring, stop, progress
         self._identity = identity(plan, scoring)
         self._fingerprint = fingerprint(self._identity)
@@ -92,6 +95,7 @@ class _Run:
         self._vector_bytes = 4 * model.encoder.dimensions if plan.embeddings else 0
 
     def go(self) -> RunManifest:
+        """Score what is not scored yet; see `run`."""
         try:
             self._check_rejects()
             self._keep("running")
@@ -110,13 +114,19 @@ class _Run:
             self._keep("failed")
             raise
 
+    def _left(self) -> int | None:
+        """How many requests and rejects the limit leaves; None: all."""
+        taken = sum(part.scored + part.rejected for own in self._parts.values() for part in own)
+        return None if self._plan.limit is None else self._plan.limit - taken
+
+    def _all_done(self) -> bool:
+        return all(own and own[-1].last for own in (self._parts.get(source.name) for source in self._plan.sources))
+
     def _score_all(self) -> bool:
         """Score inputs until all are done, the limit is reached or the run is stopped; whether all are done."""
         plan = self._plan
-        taken = sum(part.scored + part.rejected for own in self._parts.values() for part in own)
-        left = None if plan.limit is None else plan.limit - taken
         executor = ThreadPoolExecutor(plan.threads, "score")
-        feed = Feed(self._scoring, executor, plan.selection, plan.rows_per_part, left, self._repeats)
+        feed = Feed(self._scoring, executor, plan.selection, plan.rows_per_part, self._left(), self._repeats)
         waiting: deque[Window] = deque()
         writing: list[PartWriter] = []
         try:
@@ -132,7 +142,7 @@ class _Run:
             executor.shutdown(cancel_futures=True)
             for writer in writing:
                 writer.discard()
-        return all(own and own[-1].last for own in (self._parts.get(source.name) for source in plan.sources))
+        return self._all_done()
 
     def _windows(self, feed: Feed) -> Iterator[Window]:
         for source in self._plan.sources:
@@ -154,14 +164,7 @@ class _Run:
 
     def _write(self, window: Window, writing: list[PartWriter]) -> None:
         """Wait for a window's scores and write them; close its part where it ends."""
-        for call in window.scoring:
-            call.result()
-        rows = []
-        for record, slot, repeat in window.requests:
-            span = span_in(record.prompt, slot, self._scoring)
-            if slot.outcome is None:
-                raise RuntimeError("a slot was not scored before its window was written")
-            rows.append(Row(record, slot.outcome, span, repeat))
+        rows = window.rows(self._scoring)
         if not writing:
             writer = PartWriter(self._plan.output, self._columns, window.source, self._fingerprint, window.part)
             writing.append(writer)
@@ -171,9 +174,13 @@ class _Run:
         if window.closes:
             part = writing[0].finish(window.first, window.next, last=window.last)
             writing.clear()
-            self._parts.setdefault(part.source, []).append(part)
-            self._keep("running")
-            self._check_rejects()
+            self._took(part)
+
+    def _took(self, part: Part) -> None:
+        """A part is in the output now."""
+        self._parts.setdefault(part.source, []).append(part)
+        self._keep("running")
+        self._check_rejects()
 
     def _check_rejects(self) -> None:
         counts = self._counts()

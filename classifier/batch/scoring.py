@@ -11,9 +11,10 @@ from classifier import evidence
 from classifier.batch.template import template
 from classifier.encoder import Embeddings, Encoder
 from classifier.runtime import Runtime
-from classifier.scorer import Scorer
+from classifier.scorer import Model, Scorer
 from classifier.verdict import Verdict
 from classifier.views import Prepared
+from index.live import Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +70,28 @@ class Scoring:
             runtime: What scores.
             embeddings: Whether outcomes carry their embedding.
         """
-        self.snapshot = runtime.examples.snapshot
-        self.max_chars = runtime.scorer.max_chars
-        model = runtime.scorer.model
+        self._hold(runtime.scorer.model, runtime.examples.snapshot, runtime.scorer.max_chars, embeddings=embeddings)
+
+    @classmethod
+    def of(cls, model: Model, snapshot: Snapshot, max_chars: int, *, embeddings: bool = False) -> "Scoring":
+        """A scorer of parts that came from elsewhere.
+
+        Args:
+            model: What scores.
+            snapshot: The examples.
+            max_chars: The most characters of a prompt.
+            embeddings: Whether outcomes carry their embedding.
+
+        Returns:
+            The scorer.
+        """
+        made = cls.__new__(cls)
+        made._hold(model, snapshot, max_chars, embeddings=embeddings)  # noqa: SLF001  # it is its own
+        return made
+
+    def _hold(self, model: Model, snapshot: Snapshot, max_chars: int, *, embeddings: bool) -> None:
+        self.snapshot = snapshot
+        self.max_chars = max_chars
         self._tap = _Tap(model.encoder) if embeddings else None
         self.model = replace(model, encoder=self._tap) if self._tap else model
         self._scorer = Scorer(self.model, lambda: self.snapshot, max_chars=self.max_chars)
