@@ -251,8 +251,10 @@ def test_an_option_that_is_not_valid_is_one_line(tmp_path: Path, options: list[s
 
 
 def test_an_output_among_the_inputs_is_refused(tmp_path: Path) -> None:
-    log(tmp_path / "log.jsonl", *PROMPTS)
-    arguments, environment = command([tmp_path], tmp_path / "scores-of-it", 3), home_of(tmp_path)
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    log(logs / "log.jsonl", *PROMPTS)
+    arguments, environment = command([logs], logs / "scores-of-it", 3), home_of(tmp_path)
     assert subprocess.run(arguments, env=environment, check=False, capture_output=True).returncode == 0
     done = subprocess.run(arguments, env=environment, check=False, capture_output=True, text=True)
     assert done.returncode == 1

@@ -15,7 +15,7 @@ from classifier.text import fold
 from classifier.train.blend import SHARE, Blend, fit_blend
 from classifier.train.features import FOLDS, bags_of, folds_of
 from classifier.train.fit import BURIED, cross_validate, finer_offset, length_penalty
-from classifier.train.linear import Examples, Scales
+from classifier.train.linear import HARD_WEIGHT, Examples, Scales
 from classifier.train.material import gather
 from classifier.train.network import fit_network
 from classifier.train.publish import PARITY, head_graph, largest_difference
@@ -180,7 +180,7 @@ def test_no_domain_is_parted_between_folds(rows: list[SeedRow]) -> None:
 
 def test_a_hard_negative_counts_less_for_extraction() -> None:
     some = replace(examples(4), hard=np.array([True, False, True, False]))
-    assert (some.extraction_weights / some.weights).tolist() == [0.4, 1.0, 0.4, 1.0]
+    assert (some.extraction_weights / some.weights).tolist() == [HARD_WEIGHT, 1.0, HARD_WEIGHT, 1.0]
 
 
 def test_the_networks_bend_where_a_line_cannot_and_the_words_count(blend: Blend) -> None:
