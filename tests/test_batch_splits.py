@@ -11,7 +11,7 @@ import pytest
 from killing import rows_of, write_log
 from serving import BUNDLES
 
-from classifier.batch.ahead import left_ahead, new_attempt, take_over, written
+from classifier.batch.ahead import ATTEMPTS, left_ahead, new_attempt, take_over, written
 from classifier.batch.command import Request, plan_of
 from classifier.batch.inputs import find
 from classifier.batch.output import AHEAD, held
@@ -178,7 +178,7 @@ def test_whole_parts_of_an_ended_run_are_used_and_torn_or_foreign_ones_removed(
         torn = worker.write(splits[2])
     (file,) = (tmp_path / AHEAD / torn / SCORES).iterdir()
     file.write_bytes(file.read_bytes()[:-9])
-    empty = new_attempt(tmp_path)
+    empty = new_attempt(tmp_path, "part.parquet")
     sources = {source.name: source for source in wanted.sources}
     name = wanted.sources[0].name
     found = left_ahead(tmp_path, "f" * 64, sources, {name: 1}, ROWS_PER_PART)
@@ -190,6 +190,15 @@ def test_whole_parts_of_an_ended_run_are_used_and_torn_or_foreign_ones_removed(
         assert not (tmp_path / AHEAD).exists()
         with pytest.raises(FileNotFoundError):
             worker.write(splits[1])
+
+
+def test_a_part_that_ends_every_worker_ends_the_run_and_not_the_other_parts(tmp_path: Path) -> None:
+    (tmp_path / AHEAD).mkdir()
+    for _ in range(ATTEMPTS):
+        new_attempt(tmp_path, "poison.parquet")
+    new_attempt(tmp_path, "sound.parquet")
+    with pytest.raises(RunRefused, match=r"poison\.parquet ended its worker 10 times"):
+        new_attempt(tmp_path, "poison.parquet")
 
 
 @pytest.mark.parametrize(

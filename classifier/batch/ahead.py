@@ -4,6 +4,7 @@ So the output holds at any time what a run on one machine leaves: of each input 
 attempt at a part has a folder of its own, so that two workers, of which one was believed dead, never share a file.
 """
 
+import hashlib
 import shutil
 import uuid
 from collections.abc import Mapping
@@ -15,20 +16,32 @@ from classifier.batch.output import AHEAD
 from classifier.batch.parts import REJECTED, SCORES, Part, read_parts, sync_folder
 from classifier.errors import RunRefused
 
+ATTEMPTS = 10
+"""So often a part is begun in one run; machines are lost, but a part that ends every worker must not do so for ever."""
 Waiting = dict[tuple[str, int], tuple[Part, str]]
 """By input and number: a part and the name of its attempt."""
 
 
-def new_attempt(output: Path) -> str:
+def new_attempt(output: Path, part: str) -> str:
     """Make a folder for one attempt at a part.
 
     Args:
         output: The run's output.
+        part: The part's file name.
 
     Returns:
         The attempt's name; `attempt_folder` says where it is.
+
+    Raises:
+        RunRefused: When too many attempts at this part ended without an answer. Ray itself begins again for ever.
     """
-    name = uuid.uuid4().hex
+    key = hashlib.sha256(part.encode()).hexdigest()[:16]
+    if sum(1 for _ in (output / AHEAD).glob(f"{key}-*")) >= ATTEMPTS:
+        raise RunRefused(
+            f"the part {part} ended its worker {ATTEMPTS} times: give workers more memory, or look for a row that is too "
+            "large; then run the same command again"
+        )
+    name = f"{key}-{uuid.uuid4().hex}"
     folder = attempt_folder(output, name)
     folder.mkdir()  # not the folder above it: a worker that outlives its run for a moment leaves nothing behind
     for kind in (SCORES, REJECTED):

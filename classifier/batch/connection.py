@@ -21,8 +21,8 @@ _QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_NUM_REDIS_GET_RETRIES": "3",  # of joining; else it takes ten minutes to give up
 }
-_ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-"""Ray's only way to stay on loopback: it is off by default where firewalls ask about every open port."""
+_ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_worker_niceness": "0"}
+"""Ray's only way to stay on loopback, off by default where firewalls ask about open ports; and no niceness but the command's."""
 
 
 @contextmanager

@@ -26,8 +26,6 @@ _READ_TASKS = 256
 _READERS = 4
 """Read tasks at once: one finds splits for some 200 workers."""
 _POLL_SECONDS = 0.25
-_RETRIES = 10
-"""So often a part is begun again whose worker was lost; a part that kills every worker must not do so for ever."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +93,6 @@ def results(
         batch_format="pyarrow",
         compute=ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=1),
         num_cpus=1,
-        max_task_retries=_RETRIES,
     )
     for row in _polled(said.iter_rows()):
         yield None if row is None else Said(**json.loads(row[_SAID]))

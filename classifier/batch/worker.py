@@ -12,7 +12,7 @@ from classifier import __version__
 from classifier.batch.ahead import attempt_folder, drop, new_attempt
 from classifier.batch.feed import Feed
 from classifier.batch.output import AHEAD
-from classifier.batch.parts import PartWriter
+from classifier.batch.parts import PartWriter, part_name
 from classifier.batch.plan import Plan
 from classifier.batch.reading import Limits, detect, read
 from classifier.batch.repeats import Repeats
@@ -147,6 +147,7 @@ class Worker:
 
         Raises:
             DataRejected: When the input cannot be read, or is another one here.
+            RunRefused: When too many workers were lost with this part.
             OSError: When the output cannot be written.
         """
         plan, source = self._plan, split.source
@@ -154,7 +155,7 @@ class Worker:
         limits = Limits(plan.line_bytes, self._job.max_chars)
         shape = plan.shape or detect(source, limits=limits)
         rows = read(source, shape, start=split.first, limits=limits)
-        attempt = new_attempt(plan.output)
+        attempt = new_attempt(plan.output, part_name(source.name, split.number, self._job.fingerprint))
         folder = attempt_folder(plan.output, attempt)
         writer = PartWriter(folder, self._columns, source, self._job.fingerprint, split.number)
         with ThreadPoolExecutor(1, "score") as executor:
