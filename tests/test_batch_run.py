@@ -26,7 +26,7 @@ from classifier.batch.plan import Plan
 from classifier.batch.run import Progress, run
 from classifier.batch.scoring import Scoring
 from classifier.batch.selection import Selection, parse_conditions
-from classifier.errors import InvalidSetting, RunRefused
+from classifier.errors import DataRejected, InvalidSetting, RunRefused
 from classifier.runtime import Runtime
 
 PROMPTS = ["Sort a list in Python.", "Write 20 diverse instructions.", "What is the capital of Peru?", "Explain rain."]
@@ -226,6 +226,42 @@ def test_an_input_that_changed_or_is_gone_is_refused(scoring: Scoring, tmp_path:
         score(scoring, path, tmp_path / "out")
     with pytest.raises(RunRefused, match="which is no input now"):
         score(scoring, log(tmp_path / "other.jsonl", *PROMPTS), tmp_path / "out")
+
+
+@pytest.mark.parametrize("change", ["grows", "is cut", "is gone"])
+def test_an_input_that_changes_during_the_run_is_not_taken_for_what_was_found(
+    scoring: Scoring, tmp_path: Path, change: str
+) -> None:
+    path = log(tmp_path / "log.jsonl", *PROMPTS * 5_000)
+
+    def meanwhile(done: Progress) -> None:
+        if change == "grows":
+            with path.open("a") as file:
+                file.write('{"prompt": "One more."}\n')
+        elif change == "is cut":
+            os.truncate(path, 1_000)
+        else:
+            path.unlink(missing_ok=True)
+
+    with pytest.raises(DataRejected, match="is gone or was changed during the run"):
+        score(scoring, path, tmp_path / "out", rows_per_part=100_000, progress=meanwhile)
+    found = read_manifest(tmp_path / "out")
+    assert found is not None
+    assert (found.state, found.counts.read) == ("failed", 0)
+    again = score(scoring, log(path, *PROMPTS), tmp_path / "out", rows_per_part=100_000)
+    assert (again.state, again.counts.read) == ("done", 4)
+
+
+def test_an_input_that_changed_before_its_turn_is_not_read(scoring: Scoring, tmp_path: Path) -> None:
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    log(logs / "a.jsonl", *PROMPTS)
+    last = log(logs / "b.jsonl", *PROMPTS)
+    plan = Plan(sources=find([str(logs)]), output=tmp_path / "out", max_rejected=1.0)
+    log(last, *PROMPTS, "One more.")
+    with pytest.raises(DataRejected, match=r"b\.jsonl is gone or was changed"):
+        run(plan, scoring, threading.Event())
+    assert score(scoring, logs, tmp_path / "out", rows_per_part=plan.rows_per_part).counts.read == 9
 
 
 def test_an_input_that_is_added_is_scored_beside_what_is_there(scoring: Scoring, tmp_path: Path) -> None:

@@ -80,6 +80,21 @@ def find(inputs: Sequence[str], *, format: str | None = None) -> list[Source]:
     return list(found.values())
 
 
+def is_unchanged(source: Source) -> bool:
+    """Whether a source still is the file that was found.
+
+    Args:
+        source: The file.
+
+    Returns:
+        False also when it is gone.
+    """
+    try:
+        return [found.stamp for found in find([source.url], format=source.format)] == [source.stamp]
+    except DataRejected:
+        return False
+
+
 def file_system(url: str) -> tuple[Any, str]:
     """The fsspec file system of a path or URL, and the path in it.
 

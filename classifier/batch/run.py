@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from classifier import __version__
 from classifier.batch import manifest as manifests
 from classifier.batch.feed import Feed, Window
-from classifier.batch.inputs import Source
+from classifier.batch.inputs import Source, is_unchanged
 from classifier.batch.manifest import Counts, Input, RunManifest, Session, State, counted, write_manifest
 from classifier.batch.output import fingerprint, finished_parts, held
 from classifier.batch.parts import Part, PartWriter
@@ -22,7 +22,7 @@ from classifier.batch.record import Record, Reject
 from classifier.batch.repeats import Repeats
 from classifier.batch.scoring import Scoring
 from classifier.batch.tables import Columns
-from classifier.errors import RunRefused
+from classifier.errors import DataRejected, RunRefused
 
 _WINDOWS_AHEAD = 3
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -61,7 +61,7 @@ def run(
 
     Raises:
         RunRefused: When the output is another run's, in use, damaged or full, or too many rows are rejected.
-        DataRejected: When an input cannot be read.
+        DataRejected: When an input cannot be read, or changes meanwhile.
     """
     with held(plan.output):
         return Run(plan, scoring, stop, progress).go()
@@ -110,7 +110,7 @@ class Run:
                     f"command again; {self._kept()}"
                 ) from None
             raise
-        except RunRefused:
+        except (RunRefused, DataRejected):
             self._keep("failed")
             raise
 
@@ -151,6 +151,7 @@ class Run:
                 continue
             if feed.limit is not None and feed.limit <= 0:
                 return
+            self._check_unchanged(source)
             start = own[-1].next if own else Position()
             yield from feed.windows(source, self._rows(source, start), start, len(own))
 
@@ -172,9 +173,18 @@ class Run:
         self._read += window.read
         self._progress(Progress(window.source, window.next, self._read))
         if window.closes:
+            self._check_unchanged(window.source)
             part = writing[0].finish(window.first, window.next, last=window.last)
             writing.clear()
             self._took(part)
+
+    def _check_unchanged(self, source: Source) -> None:
+        """See that what is read is what the part's stamp says: a log that grows or is rotated is another input."""
+        if not is_unchanged(source):
+            raise DataRejected(
+                f"{source.name} is gone or was changed during the run: wait until nobody writes it, or name a copy, and "
+                f"run again; {self._kept()}"
+            )
 
     def _took(self, part: Part) -> None:
         """A part is in the output now."""
