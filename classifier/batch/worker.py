@@ -19,7 +19,7 @@ from classifier.batch.repeats import Repeats
 from classifier.batch.scoring import Scoring
 from classifier.batch.splits import Split, check_seen
 from classifier.batch.tables import Columns
-from classifier.bundle import FILES, MANIFEST, open_bundle, read_manifest
+from classifier.bundle import MANIFEST, names_of, open_bundle, read_manifest
 from classifier.config import Settings
 from classifier.errors import RunRefused
 from classifier.kept import KeptEmbeddings
@@ -80,10 +80,10 @@ def job_of(plan: Plan, fingerprint: str, scoring: Scoring, settings: Settings, t
         BundleRejected: When it cannot be read.
     """
     folder = settings.bundle.resolve()
-    version = read_manifest(folder)[1]
+    manifest, version = read_manifest(folder)
     if version != scoring.model.version:
         raise RunRefused(f"the bundle was {scoring.model.version} and is {version} now: run the command again")
-    bundle = {name: (folder / name).read_bytes() for name in (MANIFEST, *FILES)}
+    bundle = {name: (folder / name).read_bytes() for name in (MANIFEST, *names_of(manifest))}
     sides = (scoring.snapshot.extraction, scoring.snapshot.benign)
     texts = sum(len(example.text) + _EXAMPLE_BYTES for side in sides for example in side.examples)
     vectors = sum(side.index.size for side in sides) * scoring.model.encoder.dimensions * _VECTOR_BYTES
@@ -163,6 +163,7 @@ class Worker:
                 for window in feed.windows(source, rows, split.first, split.number):
                     writer.add(window.rows(self._scoring), window.rejects, window.skipped)
                     if window.closes:
+                        check_seen(source)  # else the part's stamp would be that of other rows
                         writer.finish(window.first, window.next, last=window.last)
                         return attempt
             except BaseException:
