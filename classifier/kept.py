@@ -17,6 +17,7 @@ class KeptEmbeddings:
     """An encoder that remembers the embeddings of full windows, the most recently used ones. Safe from any thread.
 
     Attributes:
+        encoder: What encodes.
         spared: Tokens, in all, that were not encoded because their window was known or came twice.
         dimensions: The encoder's.
         fingerprint: The encoder's.
@@ -30,7 +31,7 @@ class KeptEmbeddings:
             encoder: What encodes; its embeddings are never mixed with another one's.
             entries: The most windows that are remembered; one takes some 2.5 kB with 384 dimensions.
         """
-        self._encoder = encoder
+        self.encoder = encoder
         self._most = entries
         self._held: OrderedDict[bytes, Embeddings] = OrderedDict()
         self._lock = threading.Lock()
@@ -45,7 +46,7 @@ class KeptEmbeddings:
 
     def tokenise(self, texts: Sequence[str]) -> list[Tokens]:
         """The texts' tokens, none cut off."""
-        return self._encoder.tokenise(texts)
+        return self.encoder.tokenise(texts)
 
     def encode(self, sequences: Sequence[Sequence[int]]) -> Embeddings:
         """Embed token sequences; full windows that are known, or come twice, are encoded once.
@@ -58,7 +59,7 @@ class KeptEmbeddings:
         """
         keys = [_key(sequence) if len(sequence) >= LEAST_TOKENS else None for sequence in sequences]
         if not any(keys):
-            return self._encoder.encode(sequences)
+            return self.encoder.encode(sequences)
         rows = np.zeros((len(sequences), self.dimensions), np.float32)
         known: dict[bytes, Embeddings] = {}
         with self._lock:
@@ -73,7 +74,7 @@ class KeptEmbeddings:
             if key is None or (key not in known and first.setdefault(key, place) == place)
         ]
         if missing:
-            rows[missing] = self._encoder.encode([sequences[place] for place in missing])
+            rows[missing] = self.encoder.encode([sequences[place] for place in missing])
         fresh = {key: rows[place].copy() for key, place in first.items()}
         known |= fresh
         for place, key in enumerate(keys):

@@ -312,6 +312,16 @@ def test_long_keys_count_for_what_they_take() -> None:
     assert keys.unseen["rows"] >= 1
 
 
+def test_long_keys_do_not_wait_for_many_rows() -> None:
+    keys = Frequent(["rows"], most_keys=100, most_bytes=2**20)
+    before = pa.total_allocated_bytes()
+    for number in range(40):
+        names = pa.array([f"{number}-{place}".ljust(1_024, "x") for place in range(1_000)])
+        keys.add(names, {"rows": pa.array(np.ones(len(names), np.int64))})
+        del names
+        assert pa.total_allocated_bytes() - before < 8 * 2**20
+
+
 def test_different_names_are_counted_exactly_while_few_and_closely_when_many() -> None:
     few, many = Distinct(exact=1_000), Distinct(exact=4_096)
     few.add(str(number % 1_000) for number in range(5_000))

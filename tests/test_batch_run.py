@@ -8,6 +8,8 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import variants
 from killing import command, kill_until_done, rows_of, write_log
 from serving import BUNDLES
 
+from classifier.batch.command import Request, plan_of
 from classifier.batch.inputs import find
 from classifier.batch.manifest import RunManifest, read_manifest
 from classifier.batch.output import held
@@ -26,7 +29,7 @@ from classifier.batch.plan import Plan
 from classifier.batch.run import Progress, run
 from classifier.batch.scoring import Scoring
 from classifier.batch.selection import Selection, parse_conditions
-from classifier.errors import InvalidSetting, RunRefused
+from classifier.errors import DataRejected, InvalidSetting, RunRefused
 from classifier.runtime import Runtime
 
 PROMPTS = ["Sort a list in Python.", "Write 20 diverse instructions.", "What is the capital of Peru?", "Explain rain."]
@@ -69,7 +72,7 @@ def test_every_row_of_the_input_is_scored_skipped_or_rejected_and_the_manifest_a
 ) -> None:
     path = write_log(tmp_path / "log.jsonl", 200)
     lines = sum(1 for line in path.read_text().split("\n") if line)
-    found = score(scoring, path, tmp_path / "out", rows_per_part=40, selection=Selection(sample=0.5))
+    found = score(scoring, path, tmp_path / "out", rows_per_part=150, selection=Selection(sample=0.5))
     counts = found.counts
     assert found.state == "done"
     assert counts.read == counts.scored + counts.skipped + counts.rejected == lines
@@ -228,6 +231,42 @@ def test_an_input_that_changed_or_is_gone_is_refused(scoring: Scoring, tmp_path:
         score(scoring, log(tmp_path / "other.jsonl", *PROMPTS), tmp_path / "out")
 
 
+@pytest.mark.parametrize("change", ["grows", "is cut", "is gone"])
+def test_an_input_that_changes_during_the_run_is_not_taken_for_what_was_found(
+    scoring: Scoring, tmp_path: Path, change: str
+) -> None:
+    path = log(tmp_path / "log.jsonl", *PROMPTS * 5_000)
+
+    def meanwhile(done: Progress) -> None:
+        if change == "grows":
+            with path.open("a") as file:
+                file.write('{"prompt": "One more."}\n')
+        elif change == "is cut":
+            os.truncate(path, 1_000)
+        else:
+            path.unlink(missing_ok=True)
+
+    with pytest.raises(DataRejected, match="is gone or was changed during the run"):
+        score(scoring, path, tmp_path / "out", rows_per_part=100_000, progress=meanwhile)
+    found = read_manifest(tmp_path / "out")
+    assert found is not None
+    assert (found.state, found.counts.read) == ("failed", 0)
+    again = score(scoring, log(path, *PROMPTS), tmp_path / "out", rows_per_part=100_000)
+    assert (again.state, again.counts.read) == ("done", 4)
+
+
+def test_an_input_that_changed_before_its_turn_is_not_read(scoring: Scoring, tmp_path: Path) -> None:
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    log(logs / "a.jsonl", *PROMPTS)
+    last = log(logs / "b.jsonl", *PROMPTS)
+    plan = Plan(sources=find([str(logs)]), output=tmp_path / "out", max_rejected=1.0)
+    log(last, *PROMPTS, "One more.")
+    with pytest.raises(DataRejected, match=r"b\.jsonl is gone or was changed"):
+        run(plan, scoring, threading.Event())
+    assert score(scoring, logs, tmp_path / "out", rows_per_part=plan.rows_per_part).counts.read == 9
+
+
 def test_an_input_that_is_added_is_scored_beside_what_is_there(scoring: Scoring, tmp_path: Path) -> None:
     logs = tmp_path / "logs"
     logs.mkdir()
@@ -239,7 +278,14 @@ def test_an_input_that_is_added_is_scored_beside_what_is_there(scoring: Scoring,
 
 
 @pytest.mark.parametrize(
-    "options", [["--embeddings", "int8"], ["--sample", "0"], ["--map", "prompt"], ["--where", "x"]]
+    "options",
+    [
+        ["--embeddings", "int8"],
+        ["--sample", "0"],
+        ["--map", "prompt"],
+        ["--where", "x"],
+        ["--where", "account = \udcff"],
+    ],
 )
 def test_an_option_that_is_not_valid_is_one_line(tmp_path: Path, options: list[str]) -> None:
     arguments = [*command([log(tmp_path / "log.jsonl", *PROMPTS)], tmp_path / "out", 3), *options]
@@ -250,15 +296,60 @@ def test_an_option_that_is_not_valid_is_one_line(tmp_path: Path, options: list[s
     assert not (tmp_path / "out").exists()
 
 
-def test_an_output_among_the_inputs_is_refused(tmp_path: Path) -> None:
+def test_a_folder_of_logs_may_hold_the_output_and_the_run_goes_on(tmp_path: Path) -> None:
     logs = tmp_path / "logs"
     logs.mkdir()
     log(logs / "log.jsonl", *PROMPTS)
     arguments, environment = command([logs], logs / "scores-of-it", 3), home_of(tmp_path)
-    assert subprocess.run(arguments, env=environment, check=False, capture_output=True).returncode == 0
-    done = subprocess.run(arguments, env=environment, check=False, capture_output=True, text=True)
-    assert done.returncode == 1
-    assert "is among the inputs" in done.stderr
+    for read in (3, 1, 0):
+        options = ["--limit", "3"] if read == 3 else []
+        done = subprocess.run([*arguments, *options], env=environment, check=True, capture_output=True)
+        found = json.loads(done.stdout)
+        assert (found["sessions"][-1]["read"], len(found["inputs"])) == (read, 1)
+
+
+@pytest.mark.parametrize("inputs", [[""], ["scores"], ["../log.jsonl", "scores/*.parquet"]])
+def test_an_output_that_is_named_as_an_input_is_refused(scoring: Scoring, tmp_path: Path, inputs: list[str]) -> None:
+    output = tmp_path / "out"
+    score(scoring, log(tmp_path / "log.jsonl", *PROMPTS), output)
+    with pytest.raises(InvalidSetting, match="is among the inputs"):
+        plan_of(Request(tuple(str(output / one) for one in inputs), output), 1)
+
+
+def test_an_input_is_not_resumed_in_another_format(scoring: Scoring, tmp_path: Path) -> None:
+    path = tmp_path / "log.txt"
+    path.write_text('{"prompt": "Hi"}\n' * 9)
+    plan = Plan(sources=find([str(path)], format="jsonl"), output=tmp_path / "out", limit=2, max_rejected=1.0)
+    assert run(plan, scoring, threading.Event()).state == "limited"
+    with pytest.raises(RunRefused, match="has another --format"):
+        run(replace(plan, sources=find([str(path)], format="csv"), limit=None), scoring, threading.Event())
+    assert run(replace(plan, limit=None), scoring, threading.Event()).counts.scored == 9
+
+
+def test_rejected_rows_do_not_wait_in_memory_for_the_end_of_their_part(scoring: Scoring, tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text("{\n" * 40_000)
+    reads = [0]
+    score(scoring, path, tmp_path / "out", rows_per_part=100_000, progress=lambda done: reads.append(done.read))
+    assert reads[-1] == 40_000
+    assert max(after - before for before, after in pairwise(reads)) < 20_000
+
+
+def test_the_manifest_of_many_inputs_is_not_written_for_each(scoring: Scoring, tmp_path: Path) -> None:
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    for number in range(400):
+        log(logs / f"{number:03}.jsonl", PROMPTS[0])
+    seen = set()
+
+    def look(done: Progress) -> None:
+        assert done.read
+        seen.add((tmp_path / "out" / "run.json").stat().st_mtime_ns)
+
+    found = score(scoring, logs, tmp_path / "out", progress=look)
+    assert (found.state, found.counts.read, len(found.inputs)) == ("done", 400, 400)
+    assert read_manifest(tmp_path / "out") == found
+    assert len(seen) < 200
 
 
 def test_a_folder_of_something_else_is_left_alone(scoring: Scoring, tmp_path: Path) -> None:

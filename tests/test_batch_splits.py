@@ -150,6 +150,26 @@ def test_a_worker_leaves_nothing_of_a_part_that_it_cannot_write(
     assert [path.name for path in (tmp_path / AHEAD).iterdir()] == ["token"]
 
 
+def test_a_worker_gives_no_part_of_an_input_that_changed_while_it_was_read(scoring: Scoring, tmp_path: Path) -> None:
+    path = write_log(tmp_path / "log.jsonl", 500)
+    wanted = plan([path], tmp_path / "out", rows_per_part=1_000)
+
+    def meanwhile() -> None:
+        while len(list((wanted.output / AHEAD).iterdir())) < 2:  # until the worker has begun
+            pass
+        with path.open("a") as file:
+            file.write('{"prompt": "One more."}\n')
+
+    with held(wanted.output):
+        worker = Worker(job(wanted, scoring, "f" * 64))
+        writer = threading.Thread(target=meanwhile)
+        writer.start()
+        with pytest.raises(DataRejected, match="must not change during the run"):
+            worker.write(Split(wanted.sources[0], 0, Position()))
+        writer.join()
+        assert [found.name for found in (wanted.output / AHEAD).iterdir()] == ["token"]
+
+
 def test_a_worker_refuses_another_version_another_folder_and_an_altered_bundle(
     scoring: Scoring, logs: list[Path], tmp_path: Path
 ) -> None:

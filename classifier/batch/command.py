@@ -15,6 +15,7 @@ from classifier.errors import InvalidSetting, MissingExtra
 from classifier.runtime import open_runtime, threads_of
 
 if TYPE_CHECKING:
+    from classifier.batch.inputs import Source
     from classifier.batch.manifest import RunManifest
     from classifier.batch.plan import Plan
     from classifier.batch.run import Progress
@@ -131,12 +132,11 @@ def plan_of(request: Request, threads: int) -> "Plan":
         raise InvalidSetting(f"the engine is {' or '.join(ENGINES)}, not {request.engine[:20]!a}")
     if request.engine == "local" and (request.ray_address or request.workers):
         raise InvalidSetting("--ray-address and --workers say how Ray works: add --engine ray, or leave them out")
+    if any(not _is_unicode(one) for one in (*request.where, *request.fields)):
+        raise InvalidSetting("--where or --map is not valid Unicode: write it in UTF-8")
     if not 0.0 < request.sample <= 1.0:
         raise InvalidSetting("a sample of no rows leaves nothing to score: take a share over 0, up to 1")
-    sources = find(request.inputs, format=request.format)
-    own = str(request.output.resolve())
-    if any(str(Path(source.url).resolve()).startswith(f"{own}/") for source in sources if "://" not in source.url):
-        raise InvalidSetting(f"the output {request.output} is among the inputs: name another folder for it")
+    sources = _others(find(request.inputs, format=request.format), request)
     return Plan(
         sources=sources,
         output=request.output,
@@ -150,6 +150,24 @@ def plan_of(request: Request, threads: int) -> "Plan":
         include_prompt=request.include_prompt,
         threads=threads,
     )
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _others(sources: "list[Source]", request: Request) -> "list[Source]":
+    """The inputs without the run's own output, which a folder of logs may hold from the second call on."""
+    own = request.output.resolve()
+    named = [one.removeprefix("file://") for one in request.inputs]
+    others = [one for one in sources if "://" in one.url or not Path(one.url).resolve().is_relative_to(own)]
+    if not others or any("://" not in one and Path(one).resolve().is_relative_to(own) for one in named):
+        raise InvalidSetting(f"the output {request.output} is among the inputs: name another folder for it")
+    return others
 
 
 def _shape(request: Request) -> "Shape | None":

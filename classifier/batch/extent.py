@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Sequence
+from io import BytesIO
 
 from classifier.batch.inputs import Source
 from classifier.batch.reading import Position
@@ -56,14 +57,18 @@ def _units(source: Source) -> float:
 
 
 def _expansion(head: bytes, compression: str) -> float:
-    """How many bytes come of one."""
+    """How many bytes come of one; as little is held of a head that stands for gigabytes as of any."""
     import zstandard
 
+    most, stored = 64 * _LOOKED_AT, len(head)
     try:
         if compression == "gz":
-            found = len(zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(head, 64 * _LOOKED_AT))
+            found = len(zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(head, most))
         else:
-            found = len(zstandard.ZstdDecompressor().decompressobj().decompress(head[: _LOOKED_AT // 16])) * 16
+            source = BytesIO(head)
+            reader = zstandard.ZstdDecompressor().stream_reader(source, read_size=2**10, read_across_frames=True)
+            found = len(reader.read(most))
+            stored = source.tell()
     except (zlib.error, zstandard.ZstdError):
         return 1.0
-    return max(1.0, found / max(1, len(head)))
+    return max(1.0, found / max(1, stored))

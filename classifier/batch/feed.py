@@ -16,6 +16,7 @@ from classifier.errors import EmptyPrompt, InvalidPrompt, NotUnicode
 
 _WINDOW_PROMPTS = 1_024
 _WINDOW_CHARS = 2**20
+_WINDOW_REJECTS = 2**14
 _BATCH_PROMPTS = 64
 _BATCH_CHARS = 2**16
 """Of one call of the scorer: a few long prompts take as long as many short ones."""
@@ -121,7 +122,11 @@ class Feed:
                 part += 1
                 window = Window(source, part, window.next, window.next)
                 repeats, read, chars, fresh = self.repeats(), 0, 0, []
-            elif len(window.requests) >= _WINDOW_PROMPTS or chars >= _WINDOW_CHARS:
+            elif (
+                len(window.requests) >= _WINDOW_PROMPTS
+                or chars >= _WINDOW_CHARS
+                or len(window.rejects) >= _WINDOW_REJECTS
+            ):
                 yield self._begun(window, fresh)
                 window = Window(source, part, window.first, window.next)
                 chars, fresh = 0, []

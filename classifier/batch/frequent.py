@@ -41,7 +41,8 @@ class Frequent:
         sums = [(name, "sum") for name in self._measures]
         grouped = pa.table({"key": keys, **columns}).group_by("key", use_threads=False).aggregate(sums)
         self._waiting.append(grouped.rename_columns({f"{name}_sum": name for name in self._measures}))
-        if sum(map(len, self._waiting)) >= _WAITING_ROWS:
+        waiting_bytes = sum(table.nbytes for table in self._waiting)
+        if sum(map(len, self._waiting)) >= _WAITING_ROWS or waiting_bytes >= self._most_bytes:
             self._merge()
 
     @property

@@ -36,7 +36,8 @@ class Source:
         size: Bytes as stored.
         format: One of FORMATS.
         compression: "gz", "zst" or "".
-        stamp: Changes when the file changes: its size with its etag, or with the time of its last change.
+        stamp: Changes when the file changes: its size with its etag, or with the time of its last change;
+            with its format where its suffix tells another or none.
     """
 
     name: str
@@ -78,6 +79,21 @@ def find(inputs: Sequence[str], *, format: str | None = None) -> list[Source]:
     if not found:
         raise DataRejected("no input was given: name files, directories, globs or URLs")
     return list(found.values())
+
+
+def is_unchanged(source: Source) -> bool:
+    """Whether a source still is the file that was found.
+
+    Args:
+        source: The file.
+
+    Returns:
+        False also when it is gone.
+    """
+    try:
+        return [found.stamp for found in find([source.url], format=source.format)] == [source.stamp]
+    except DataRejected:
+        return False
 
 
 def file_system(url: str) -> tuple[Any, str]:
@@ -205,7 +221,9 @@ def _source(shown: str, address: str, info: Mapping[str, Any], format: str | Non
     # Object stores spell it "ETag"; a name of fsspec's own may differ only in its case.
     facts = {str(name).lower(): value for name, value in info.items()}
     version = next((facts[name.lower()] for name in _VERSIONS if facts.get(name.lower())), "")
-    return Source(_named(shown), address, size, chosen, compression, f"{size}-{version}")
+    # Read as another format a file has other rows.
+    read_as = "" if chosen == known else f"-{chosen}"
+    return Source(_named(shown), address, size, chosen, compression, f"{size}-{version}{read_as}")
 
 
 def _kind(name: str) -> tuple[str, str]:

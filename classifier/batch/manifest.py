@@ -70,11 +70,11 @@ class RunManifest(_Form):
     sessions: list[Session]
 
 
-def counted(parts: Iterable[Part]) -> Counts:
+def counted(parts: Iterable[Part | Counts]) -> Counts:
     """Add up parts.
 
     Args:
-        parts: The parts.
+        parts: The parts, or sums of some.
 
     Returns:
         Their sums.

@@ -100,7 +100,8 @@ def check_inputs(sources: Sequence[Source], parts: Mapping[str, Sequence[Part]])
             )
         if stamps[name] != own[0].stamp:
             raise RunRefused(
-                f"{name} has changed since it was scored: name another output folder, or put back the file as it was"
+                f"{name} has changed since it was scored, or has another --format: name another output folder, or put back "
+                "the file as it was"
             )
 
 

@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 from classifier import __version__
 from classifier.batch import manifest as manifests
 from classifier.batch.feed import Feed, Window
-from classifier.batch.inputs import Source
-from classifier.batch.manifest import Counts, Input, RunManifest, Session, State, counted, write_manifest
+from classifier.batch.inputs import Source, is_unchanged
+from classifier.batch.manifest import Input, RunManifest, Session, State, counted, write_manifest
 from classifier.batch.output import fingerprint, finished_parts, held
 from classifier.batch.parts import Part, PartWriter
 from classifier.batch.plan import Plan, check_inputs, identity
@@ -22,10 +22,12 @@ from classifier.batch.record import Record, Reject
 from classifier.batch.repeats import Repeats
 from classifier.batch.scoring import Scoring
 from classifier.batch.tables import Columns
-from classifier.errors import RunRefused
+from classifier.errors import DataRejected, RunRefused
 
 _WINDOWS_AHEAD = 3
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_REST = 20
+"""Writing the manifest of ten thousand inputs takes a second: between two of a run that goes on, so many times as long."""
 _LEAST_JUDGED = 1_000
 """A share of rejected rows says nothing before so many were read."""
 
@@ -61,7 +63,7 @@ def run(
 
     Raises:
         RunRefused: When the output is another run's, in use, damaged or full, or too many rows are rejected.
-        DataRejected: When an input cannot be read.
+        DataRejected: When an input cannot be read, or changes meanwhile.
     """
     with held(plan.output):
         return Run(plan, scoring, stop, progress).go()
@@ -79,10 +81,11 @@ class Run:
         self._fingerprint = fingerprint(self._identity)
         self._parts = finished_parts(plan.output, self._identity)
         check_inputs(plan.sources, self._parts)
+        self._sums = counted(part for own in self._parts.values() for part in own)
         known = manifests.read_manifest(plan.output)
         self._sessions = list(known.sessions) if known else []
         self._started, self._clock = manifests.now(), time.monotonic()
-        self._read = 0
+        self._read, self._due = 0, 0.0
         model = scoring.model
         self._columns = Columns(
             model.labels.capabilities,
@@ -110,7 +113,7 @@ class Run:
                     f"command again; {self._kept()}"
                 ) from None
             raise
-        except RunRefused:
+        except (RunRefused, DataRejected):
             self._keep("failed")
             raise
 
@@ -151,6 +154,7 @@ class Run:
                 continue
             if feed.limit is not None and feed.limit <= 0:
                 return
+            self._check_unchanged(source)
             start = own[-1].next if own else Position()
             yield from feed.windows(source, self._rows(source, start), start, len(own))
 
@@ -172,18 +176,29 @@ class Run:
         self._read += window.read
         self._progress(Progress(window.source, window.next, self._read))
         if window.closes:
+            self._check_unchanged(window.source)
             part = writing[0].finish(window.first, window.next, last=window.last)
             writing.clear()
             self._took(part)
 
+    def _check_unchanged(self, source: Source) -> None:
+        """See that what is read is what the part's stamp says: a log that grows or is rotated is another input."""
+        if not is_unchanged(source):
+            raise DataRejected(
+                f"{source.name} is gone or was changed during the run: wait until nobody writes it, or name a copy, and "
+                f"run again; {self._kept()}"
+            )
+
     def _took(self, part: Part) -> None:
         """A part is in the output now."""
         self._parts.setdefault(part.source, []).append(part)
-        self._keep("running")
+        self._sums = counted((self._sums, part))
+        if time.monotonic() >= self._due:
+            self._keep("running")
         self._check_rejects()
 
     def _check_rejects(self) -> None:
-        counts = self._counts()
+        counts = self._sums
         damaged = sum(number for name, number in counts.rejects.items() if Reason(name).is_damage)
         if counts.read and damaged > self._plan.max_rejected * max(counts.read, _LEAST_JUDGED):
             common = ", ".join(f"{name} {number:,}" for name, number in counts.rejects.items())
@@ -206,16 +221,14 @@ class Run:
                     "into another one"
                 )
 
-    def _counts(self) -> Counts:
-        return counted(part for own in self._parts.values() for part in own)
-
     def _kept(self) -> str:
-        counts = self._counts()
+        counts = self._sums
         return f"{sum(map(len, self._parts.values())):,} parts with {counts.read:,} rows are kept"
 
     def _keep(self, state: State) -> RunManifest:
         """Write the manifest, this call of the command as its last session."""
-        seconds = max(time.monotonic() - self._clock, 1e-9)
+        began = time.monotonic()
+        seconds = max(began - self._clock, 1e-9)
         session = Session(
             started=self._started, ended=manifests.now(), state=state, read=self._read, rate=self._read / seconds
         )
@@ -228,11 +241,13 @@ class Run:
             bundle_version=self._scoring.model.version,
             index_revision=self._scoring.snapshot.revision,
             thresholds=asdict(thresholds),
-            counts=self._counts(),
+            counts=self._sums,
             inputs=[self._input(source) for source in self._plan.sources],
             sessions=[*self._sessions, session],
         )
         write_manifest(self._plan.output, said)
+        ended = time.monotonic()
+        self._due = ended + _REST * (ended - began)
         return said
 
     def _input(self, source: Source) -> Input:

@@ -8,7 +8,7 @@ import json
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
-from classifier.batch.inputs import Source, find
+from classifier.batch.inputs import Source, is_unchanged
 from classifier.batch.reading import Limits, Position, detect, read
 from classifier.batch.record import Reject
 from classifier.batch.selection import Selection
@@ -105,11 +105,7 @@ def check_seen(source: Source) -> None:
     Raises:
         DataRejected: When it is missing or another one.
     """
-    try:
-        stamps = [found.stamp for found in find([source.url], format=source.format)]
-    except DataRejected:
-        stamps = []
-    if stamps != [source.stamp]:
+    if not is_unchanged(source):
         raise DataRejected(
             f"{source.name} is missing where a worker reads, or another file than where the command runs: every machine "
             "must see the same files under the same names, and they must not change during the run"
