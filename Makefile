@@ -1,7 +1,7 @@
 # Everything a developer or an operator types. `make` alone explains itself.
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup serve test test-ray check format proto bundle train parity evaluate bench rescore-kill-test lock clean
+.PHONY: help setup serve test test-ray check format proto bundle train parity evaluate bench bench-rescore rescore-kill-test lock clean
 
 PYTHON ?= python3
 PRECISION ?= int8
@@ -65,6 +65,9 @@ bench: .venv-train/.train var/.bundle ## Time the scorer and the service against
 	$(TRAIN_BIN)/python benchmarks/scorer.py
 	$(TRAIN_BIN)/python benchmarks/served.py
 
+bench-rescore: .venv-train/.reference var/.bundle ## Time re-scoring 200,000 prompts: make bench-rescore [ROWS=2000] (torch)
+	$(TRAIN_BIN)/python benchmarks/overnight.py $(if $(ROWS),--rows $(ROWS))
+
 rescore-kill-test: .venv/.dev var/.bundle ## Kill a re-scoring run 100 times and hold its output to a calm run's
 	STILLWATCH_HOME=var PYTHONPATH=benchmarks $(BIN)/python benchmarks/killing.py
 
@@ -87,6 +90,10 @@ clean: ## Remove what was built or installed; the example store stays
 .venv-train/.train: pyproject.toml constraints.txt
 	test -x $(TRAIN_BIN)/python || $(PYTHON) -m venv .venv-train
 	$(TRAIN_BIN)/pip install --quiet -e '.[train]'
+	@touch $@
+
+.venv-train/.reference: .venv-train/.train
+	$(TRAIN_BIN)/pip install --quiet -e '.[reference]'
 	@touch $@
 
 .venv-ray/.ray: pyproject.toml constraints.txt

@@ -93,3 +93,12 @@ def processor_seconds(pid: int) -> float:
 def resident_mib(pid: int) -> float:
     """The resident memory of a process in MiB."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE / 2**20
+
+
+def peak_mib(pid: int) -> float:
+    """The most resident memory that a process had in MiB; 0 of one that has ended.
+
+    What wait4 tells of a child is no less than its parent's own memory at the time of the fork.
+    """
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next((int(line.split()[1]) / 2**10 for line in lines if line.startswith("VmHWM:")), 0.0)

@@ -43,9 +43,10 @@ class Reference:
         vectors = self.embed(texts)
         self.index = faiss.IndexFlatIP(vectors.shape[1])
         self.index.add(vectors)
-        names = sorted({name for row in rows for name in row.example.capabilities})
+        capabilities = sorted({name for row in rows for name in row.example.capabilities})
+        self.names = ("extraction", *capabilities)
         targets = np.array(
-            [[row.example.label == Label.EXTRACTION, *(n in row.example.capabilities for n in names)] for row in rows]
+            [[r.example.label == Label.EXTRACTION, *(c in r.example.capabilities for c in capabilities)] for r in rows]
         )
         self.head = MultiOutputClassifier(LogisticRegression(max_iter=2_000)).fit(self._features(vectors), targets)
 
@@ -57,7 +58,7 @@ class Reference:
         )
 
     def score(self, texts: Sequence[str]) -> list[NDArray[np.float64]]:
-        """Probabilities of every label."""
+        """For each of its names (n, 2): the probabilities of no and yes."""
         found: list[NDArray[np.float64]] = self.head.predict_proba(self._features(self.embed(texts)))
         return found
 

@@ -1,14 +1,16 @@
 """Texts of a wanted number of tokens, cut from the seed corpus."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 
 import numpy as np
 
 from classifier.corpus import SeedRow, load_corpus
 from classifier.encoder import Encoder
+from classifier.text import canonical
 
 _CHARS_A_TOKEN = 4.7
+_CHUNK, _MOST_CHARS = 10_000, 100_000
 _SCALE = 48.8
 """Of the exponential distribution whose values, cut at 240 and rounded down, are 48 in the mean."""
 
@@ -40,7 +42,7 @@ def texts_of_length(rows: Sequence[SeedRow], encoder: Encoder, tokens: int, coun
 
 
 def mixed_texts(rows: Sequence[SeedRow], encoder: Encoder, count: int, seed: int = 0) -> list[str]:
-    """English texts of 16 to 256 tokens, 64 in the mean, most of them short, each once.
+    """English texts of 16 to 256 tokens, 64 in the mean, most of them short; of many, some are equal.
 
     Args:
         rows: Seed rows whose words are used.
@@ -61,6 +63,28 @@ def mixed_texts(rows: Sequence[SeedRow], encoder: Encoder, count: int, seed: int
         text[: tokens.spans[min(n - 2, len(tokens.ids)) - 1][1]]
         for text, tokens, n in zip(long, found, lengths.tolist(), strict=True)
     ]
+
+
+def distinct_texts(rows: Sequence[SeedRow], encoder: Encoder, count: int, seed: int = 0) -> Iterator[str]:
+    """Mixed texts of which no two have one canonical form, so that none is a repeat.
+
+    Args:
+        rows: Seed rows whose words are used.
+        encoder: Its tokenizer counts.
+        count: How many texts.
+        seed: Of the lengths and the places.
+
+    Yields:
+        The texts; they are made as they are taken.
+    """
+    seen: set[str] = set()
+    while len(seen) < count:
+        for text in mixed_texts(rows, encoder, min(_CHUNK, count), seed):
+            form = canonical(text, _MOST_CHARS)
+            if form not in seen and len(seen) < count:
+                seen.add(form)
+                yield text
+        seed += 1
 
 
 def rough_texts(count: int, seed: int = 0) -> list[str]:
