@@ -17,7 +17,6 @@ class KeptEmbeddings:
     """An encoder that remembers the embeddings of full windows, the most recently used ones. Safe from any thread.
 
     Attributes:
-        encoder: What encodes.
         spared: Tokens, in all, that were not encoded because their window was known or came twice.
         dimensions: The encoder's.
         fingerprint: The encoder's.
@@ -31,7 +30,7 @@ class KeptEmbeddings:
             encoder: What encodes; its embeddings are never mixed with another one's.
             entries: The most windows that are remembered; one takes some 2.5 kB with 384 dimensions.
         """
-        self.encoder = encoder
+        self._encoder = encoder
         self._most = entries
         self._held: OrderedDict[bytes, Embeddings] = OrderedDict()
         self._lock = threading.Lock()
@@ -46,7 +45,7 @@ class KeptEmbeddings:
 
     def tokenise(self, texts: Sequence[str]) -> list[Tokens]:
         """The texts' tokens, none cut off."""
-        return self.encoder.tokenise(texts)
+        return self._encoder.tokenise(texts)
 
     def encode(self, sequences: Sequence[Sequence[int]]) -> Embeddings:
         """Embed token sequences; full windows that are known, or come twice, are encoded once.
@@ -59,7 +58,7 @@ class KeptEmbeddings:
         """
         keys = [_key(sequence) if len(sequence) >= LEAST_TOKENS else None for sequence in sequences]
         if not any(keys):
-            return self.encoder.encode(sequences)
+            return self._encoder.encode(sequences)
         rows = np.zeros((len(sequences), self.dimensions), np.float32)
         known: dict[bytes, Embeddings] = {}
         with self._lock:
@@ -74,7 +73,7 @@ class KeptEmbeddings:
             if key is None or (key not in known and first.setdefault(key, place) == place)
         ]
         if missing:
-            rows[missing] = self.encoder.encode([sequences[place] for place in missing])
+            rows[missing] = self._encoder.encode([sequences[place] for place in missing])
         fresh = {key: rows[place].copy() for key, place in first.items()}
         known |= fresh
         for place, key in enumerate(keys):

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from classifier import evidence
 from classifier.batch.template import template
 from classifier.encoder import Embeddings, Encoder
-from classifier.kept import KeptEmbeddings
 from classifier.runtime import Runtime
 from classifier.scorer import Model, Scorer
 from classifier.verdict import Verdict
@@ -93,10 +92,8 @@ class Scoring:
     def _hold(self, model: Model, snapshot: Snapshot, max_chars: int, *, embeddings: bool) -> None:
         self.snapshot = snapshot
         self.max_chars = max_chars
-        # A kept embedding was rounded in the batch that came first, and which one that is depends on time.
-        encoder = model.encoder.encoder if isinstance(model.encoder, KeptEmbeddings) else model.encoder
-        self._tap = _Tap(encoder) if embeddings else None
-        self.model = replace(model, encoder=self._tap or encoder)
+        self._tap = _Tap(model.encoder) if embeddings else None
+        self.model = replace(model, encoder=self._tap) if self._tap else model
         self._scorer = Scorer(self.model, lambda: self.snapshot, max_chars=self.max_chars)
 
     def score(self, texts: Sequence[str]) -> list[Outcome]:
