@@ -22,7 +22,6 @@ from classifier.batch.tables import Columns
 from classifier.bundle import MANIFEST, names_of, open_bundle, read_manifest
 from classifier.config import Settings
 from classifier.errors import RunRefused
-from classifier.kept import KeptEmbeddings
 from classifier.policy import Thresholds
 from index.live import Snapshot
 
@@ -45,7 +44,6 @@ class Job:
         thresholds: Those in force.
         snapshot: The examples.
         max_chars: The most characters of a prompt.
-        kept_windows: How many embeddings of full windows are kept.
         nbytes: What all this takes, by estimate.
     """
 
@@ -58,7 +56,6 @@ class Job:
     thresholds: Thresholds
     snapshot: Snapshot
     max_chars: int
-    kept_windows: int
     nbytes: int
 
 
@@ -97,7 +94,6 @@ def job_of(plan: Plan, fingerprint: str, scoring: Scoring, settings: Settings, t
         thresholds=scoring.model.thresholds,
         snapshot=scoring.snapshot,
         max_chars=scoring.max_chars,
-        kept_windows=settings.window_cache_entries,
         nbytes=sum(map(len, bundle.values())) + texts + vectors,
     )
 
@@ -122,8 +118,6 @@ class Worker:
             for name, data in job.bundle.items():
                 (Path(place) / name).write_bytes(data)
             model = replace(open_bundle(Path(place), threads=1).model, thresholds=job.thresholds)
-        if job.kept_windows:
-            model = replace(model, encoder=KeptEmbeddings(model.encoder, entries=job.kept_windows))
         embeddings = self._plan.embeddings
         self._scoring = Scoring.of(model, job.snapshot, job.max_chars, embeddings=embeddings is not None)
         self._vector_bytes = 4 * model.encoder.dimensions if embeddings else 0
