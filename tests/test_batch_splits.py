@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from killing import rows_of, write_log
 from serving import BUNDLES
 
 from classifier.batch.ahead import ATTEMPTS, left_ahead, new_attempt, take_over, written
-from classifier.batch.command import Request, plan_of
+from classifier.batch.command import Request, plan_of, settings_of_run
 from classifier.batch.inputs import find
 from classifier.batch.output import AHEAD, held
 from classifier.batch.parts import SCORES, Part, read_parts
@@ -25,9 +26,18 @@ from classifier.batch.splits import Cutter, Split
 from classifier.batch.worker import Job, Worker, job_of
 from classifier.config import Settings
 from classifier.errors import BundleRejected, DataRejected, InvalidSetting, RunRefused
-from classifier.runtime import Runtime
+from classifier.runtime import Runtime, open_runtime
 
 ROWS_PER_PART = 40
+
+
+@pytest.fixture(scope="module")
+def runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
+    """As the command opens it."""
+    home = tmp_path_factory.mktemp("runtime")
+    (home / "bundles").symlink_to(BUNDLES)
+    with open_runtime(settings_of_run(Settings(home=home))) as opened:
+        yield opened
 
 
 @pytest.fixture(scope="module")

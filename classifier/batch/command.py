@@ -93,10 +93,21 @@ def rescore_logs(request: Request, settings: Settings) -> "RunManifest":
         raise MissingExtra(error.name or "a package", "batch") from None
     plan = plan_of(request, threads_of(settings))
     engine = run if request.engine == "local" else _on_ray(request, settings)
-    # Each batch is encoded by the thread that scores it: no thread waits for another one's part of a batch, and a
-    # row's scores depend on its batch alone.
-    with open_runtime(settings.model_copy(update={"threads": 1})) as runtime, _stopping() as stop, _shown(plan) as told:
+    with open_runtime(settings_of_run(settings)) as runtime, _stopping() as stop, _shown(plan) as told:
         return engine(plan, Scoring(runtime, embeddings=plan.embeddings is not None), stop, told)
+
+
+def settings_of_run(settings: Settings) -> Settings:
+    """Settings under which a row's scores depend on its batch alone, to the bit.
+
+    Args:
+        settings: The operator's.
+
+    Returns:
+        Each batch is encoded by the thread that scores it, and no embedding is kept from another batch, whose rounding
+        depends on what was beside it: a run that was ended has forgotten those of its earlier parts.
+    """
+    return settings.model_copy(update={"threads": 1, "window_cache_entries": 0})
 
 
 def _on_ray(request: Request, settings: Settings) -> "Engine":

@@ -12,7 +12,7 @@ from classifier import __version__
 from classifier.batch.ahead import attempt_folder, drop, new_attempt
 from classifier.batch.feed import Feed
 from classifier.batch.output import AHEAD
-from classifier.batch.parts import PartWriter
+from classifier.batch.parts import PartWriter, part_name
 from classifier.batch.plan import Plan
 from classifier.batch.reading import Limits, detect, read
 from classifier.batch.repeats import Repeats
@@ -22,7 +22,6 @@ from classifier.batch.tables import Columns
 from classifier.bundle import MANIFEST, names_of, open_bundle, read_manifest
 from classifier.config import Settings
 from classifier.errors import RunRefused
-from classifier.kept import KeptEmbeddings
 from classifier.policy import Thresholds
 from index.live import Snapshot
 
@@ -45,7 +44,6 @@ class Job:
         thresholds: Those in force.
         snapshot: The examples.
         max_chars: The most characters of a prompt.
-        kept_windows: How many embeddings of full windows are kept.
         nbytes: What all this takes, by estimate.
     """
 
@@ -58,7 +56,6 @@ class Job:
     thresholds: Thresholds
     snapshot: Snapshot
     max_chars: int
-    kept_windows: int
     nbytes: int
 
 
@@ -97,7 +94,6 @@ def job_of(plan: Plan, fingerprint: str, scoring: Scoring, settings: Settings, t
         thresholds=scoring.model.thresholds,
         snapshot=scoring.snapshot,
         max_chars=scoring.max_chars,
-        kept_windows=settings.window_cache_entries,
         nbytes=sum(map(len, bundle.values())) + texts + vectors,
     )
 
@@ -122,8 +118,6 @@ class Worker:
             for name, data in job.bundle.items():
                 (Path(place) / name).write_bytes(data)
             model = replace(open_bundle(Path(place), threads=1).model, thresholds=job.thresholds)
-        if job.kept_windows:
-            model = replace(model, encoder=KeptEmbeddings(model.encoder, entries=job.kept_windows))
         embeddings = self._plan.embeddings
         self._scoring = Scoring.of(model, job.snapshot, job.max_chars, embeddings=embeddings is not None)
         self._vector_bytes = 4 * model.encoder.dimensions if embeddings else 0
@@ -147,6 +141,7 @@ class Worker:
 
         Raises:
             DataRejected: When the input cannot be read, or is another one here.
+            RunRefused: When too many workers were lost with this part.
             OSError: When the output cannot be written.
         """
         plan, source = self._plan, split.source
@@ -154,7 +149,7 @@ class Worker:
         limits = Limits(plan.line_bytes, self._job.max_chars)
         shape = plan.shape or detect(source, limits=limits)
         rows = read(source, shape, start=split.first, limits=limits)
-        attempt = new_attempt(plan.output)
+        attempt = new_attempt(plan.output, part_name(source.name, split.number, self._job.fingerprint))
         folder = attempt_folder(plan.output, attempt)
         writer = PartWriter(folder, self._columns, source, self._job.fingerprint, split.number)
         with ThreadPoolExecutor(1, "score") as executor:
