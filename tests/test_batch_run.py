@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import variants
+import zstandard
 from killing import command, kill_until_done, rows_of, write_log
 from serving import BUNDLES
 
@@ -324,6 +325,21 @@ def test_an_input_is_not_resumed_in_another_format(scoring: Scoring, tmp_path: P
     with pytest.raises(RunRefused, match="has another --format"):
         run(replace(plan, sources=find([str(path)], format="csv"), limit=None), scoring, threading.Event())
     assert run(replace(plan, limit=None), scoring, threading.Event()).counts.scored == 9
+
+
+def test_how_far_a_run_is_takes_no_memory_of_a_log_that_expands_without_end(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl.zst"
+    path.write_bytes(zstandard.compress(bytes(2**30)))
+    code = (
+        "import resource, sys; from classifier.batch.extent import Extents; from classifier.batch.inputs import find\n"
+    )
+    code += "from classifier.batch.reading import Position; import fsspec, zstandard; (log,) = find(sys.argv[1:])\n"
+    code += "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss; share = Extents([log]).done(log, Position(1, 2**29))\n"
+    code += "print(share, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+    done = subprocess.run([sys.executable, "-c", code, str(path)], check=True, capture_output=True, text=True)
+    share, grown = map(float, done.stdout.split())
+    assert share == pytest.approx(0.5, abs=0.2)
+    assert grown < 100_000  # KiB; 1 GiB would be expanded of such a head
 
 
 def test_rejected_rows_do_not_wait_in_memory_for_the_end_of_their_part(scoring: Scoring, tmp_path: Path) -> None:

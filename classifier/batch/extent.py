@@ -66,7 +66,7 @@ def _expansion(head: bytes, compression: str) -> float:
             found = len(zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(head, most))
         else:
             source = BytesIO(head)
-            reader = zstandard.ZstdDecompressor().stream_reader(source, read_size=2**10, read_across_frames=True)
+            reader = zstandard.ZstdDecompressor().stream_reader(source, read_size=2**7, read_across_frames=True)
             found = len(reader.read(most))
             stored = source.tell()
     except (zlib.error, zstandard.ZstdError):
