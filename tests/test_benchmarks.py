@@ -133,7 +133,8 @@ def test_the_figures_of_the_night_are_those_of_the_inner_files() -> None:
         ["100", "1.000x", "1.000x"],
         ["10", "10.000x", "10.000x"],
     ]
-    read, whole, month = merits(found, measured, 400, 2)
+    together, read, whole, month = merits(found, measured, 400, 2)
+    assert "is 0.500x of the bare scorer" in together
     assert ": 1.00% of" in read
     assert "400 prompts in 20.0 s, 20/s, 10/s/core, 1.50 cores busy, peak memory 600 MiB" in whole
     assert ": 400.0 hours on 2 cores" in month
