@@ -23,7 +23,7 @@ serve: setup ## Set up and run the service on 127.0.0.1:50551
 test: .venv/.dev var/.bundle ## Set up and run the tests (no torch)
 	$(BIN)/pytest -n auto --dist loadfile
 
-test-ray: .venv-ray/.ray var/.bundle ## Run the tests of re-scoring on Ray (486 MB into .venv-ray)
+test-ray: .venv-ray/.ray var/.bundle ## Run the tests of re-scoring on Ray (installs Ray into .venv-ray)
 	$(RAY_BIN)/pytest tests/test_batch_ray.py
 
 check: .venv/.dev build/googleapis ## Format, lint, types, architecture, docstrings, proto
