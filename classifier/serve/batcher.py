@@ -73,16 +73,8 @@ class _Job:
         self.call = current_call()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Batch:
-    """A batch that is being scored."""
-
-    cost: int
-    begun: float
-
-
 class MicroBatcher:
-    """Worker threads score a batch each; the queue is bounded by tokens and by the time that they will take.
+    """One worker thread scores one batch at a time; the queue is bounded by tokens and by the time that they will take.
 
     Used from one event loop.
     """
@@ -95,7 +87,6 @@ class MicroBatcher:
         queue_tokens: int,
         queue_seconds: float = 0.5,
         bulk_queue_seconds: float = 10.0,
-        at_once: int = 1,
         on_batch: Callable[[Sequence[Call | None], Scored], None] = lambda calls, scored: None,
     ) -> None:
         """Start nothing yet; run does.
@@ -106,8 +97,6 @@ class MicroBatcher:
             queue_tokens: The most tokens that may wait; single prompts may wait beside as many of the others.
             queue_seconds: How long a single prompt may wait, by the running rate; a batch lasts half as long at most.
             bulk_queue_seconds: How long prompts that were sent together may wait for their turn.
-            at_once: How many batches are scored at the same time: with two, the Python parts of one fill the gaps that
-                the encoder leaves in the other.
             on_batch: Told of each scored batch, with the call of each prompt, on the worker's thread; never raises.
         """
         self._scorer = scorer
@@ -118,11 +107,9 @@ class MicroBatcher:
         self._on_batch = on_batch
         self._waiting: Lanes[_Job] = Lanes()
         self._pace = Pace()
-        self._at_once = at_once
-        self._running: set[_Batch] = set()
-        self._done = 0
-        self._since = 0.0
+        self._running = 0
         self._spared = 0
+        self._begun = 0.0
         self._wake = asyncio.Event()
         self._closing = False
 
@@ -175,33 +162,27 @@ class MicroBatcher:
 
     async def run(self) -> None:
         """Score batches until close is called and nothing waits."""
+        loop = asyncio.get_running_loop()
         try:
-            with ThreadPoolExecutor(self._at_once, "score") as threads:
-                async with asyncio.TaskGroup() as workers:
-                    for _ in range(self._at_once):
-                        workers.create_task(self._work(threads))
+            with ThreadPoolExecutor(1, "score") as worker:
+                while not (self._closing and not self._waiting):
+                    jobs = self._take()
+                    if not jobs:
+                        self._wake.clear()
+                        await self._wake.wait()
+                        continue
+                    self._begin(jobs)
+                    outcomes = await loop.run_in_executor(worker, self._score, jobs)
+                    self._end(jobs, outcomes)
+                    for job, outcome in zip(jobs, outcomes, strict=True):
+                        if not job.future.done():
+                            job.future.set_result(outcome)
         finally:
             # However this ends, nobody waits for ever.
             self._closing = True
             for job in self._waiting:
                 if not job.future.done():
                     job.future.set_result(ShuttingDown("the server is stopping: send the prompt to another one"))
-
-    async def _work(self, threads: ThreadPoolExecutor) -> None:
-        """Score one batch after the other."""
-        loop = asyncio.get_running_loop()
-        while not (self._closing and not self._waiting):
-            jobs = self._take()
-            if not jobs:
-                self._wake.clear()
-                await self._wake.wait()
-                continue
-            batch = self._begin(jobs)
-            outcomes = await loop.run_in_executor(threads, self._score, jobs)
-            self._end(batch, jobs, outcomes)
-            for job, outcome in zip(jobs, outcomes, strict=True):
-                if not job.future.done():
-                    job.future.set_result(outcome)
 
     def close(self) -> None:
         """Take no more prompts; run ends when the waiting ones are answered."""
@@ -239,33 +220,22 @@ class MicroBatcher:
             )
 
     def _left_of_batch(self) -> float:
-        """Seconds until the running batches should be done; they share the rate."""
-        now = time.perf_counter()
-        each = self._pace.tokens(1.0) / max(1, len(self._running))
-        left = sum(max(0.0, batch.cost - (now - batch.begun) * each) for batch in self._running)
-        return self._pace.seconds(left)
-
-    def _begin(self, jobs: Sequence[_Job]) -> "_Batch":
-        now = time.perf_counter()
+        """Seconds until the running batch should be done."""
         if not self._running:
-            self._done, self._since, self._spared = 0, now, _spared(self._scorer())
-        batch = _Batch(sum(job.cost for job in jobs), now)
-        self._running.add(batch)
-        return batch
+            return 0.0
+        return max(0.0, self._begun + self._pace.seconds(self._running) - time.perf_counter())
 
-    def _end(self, batch: "_Batch", jobs: Sequence[_Job], outcomes: Sequence[Outcome]) -> None:
-        """Learn the rate from what was done since it was last learned, whichever batches did it."""
-        self._running.remove(batch)
+    def _begin(self, jobs: Sequence[_Job]) -> None:
+        self._running, self._begun = sum(job.cost for job in jobs), time.perf_counter()
+        self._spared = 0
+
+    def _end(self, jobs: Sequence[_Job], outcomes: Sequence[Outcome]) -> None:
         # A prompt that is refused costs next to nothing, and must not make the rate look high; nor must a kept window,
         # whose tokens are not encoded.
-        self._done += sum(job.cost for job, found in zip(jobs, outcomes, strict=True) if isinstance(found, Answer))
-        if self._running and self._done < _LEAST_BATCH:
-            return
-        now, spared = time.perf_counter(), _spared(self._scorer())
-        done = self._done - max(0, spared - self._spared)  # another scorer begins to count anew
-        if done > 0:
-            self._pace.learn(done, now - self._since)
-        self._done, self._since, self._spared = 0, now, spared
+        scored = sum(job.cost for job, found in zip(jobs, outcomes, strict=True) if isinstance(found, Answer))
+        if scored > self._spared:
+            self._pace.learn(scored - self._spared, time.perf_counter() - self._begun)
+        self._running = 0
 
     def _most(self) -> float:
         """Window tokens of a batch."""
@@ -275,7 +245,7 @@ class MicroBatcher:
         """The next batch, without what nobody waits for any more; none only when nothing waits."""
         jobs: list[_Job] = []
         while self._waiting and not jobs:
-            tokens, now, first_deadline = 0, time.perf_counter() + self._left_of_batch(), math.inf
+            tokens, now, first_deadline = 0, time.perf_counter(), math.inf
             taken = self._waiting.take(self._most())
             # Who was accepted before the other lane filled did not reckon with it. Later on the turns count, so that
             # tight deadlines do not starve anybody.
@@ -314,7 +284,9 @@ class MicroBatcher:
         good = [prompt for prompt in prepared if isinstance(prompt, Prepared)]
         if not good:
             return [prompt for prompt in prepared if isinstance(prompt, StillwatchError)]
+        before = _spared(scorer)
         scored = scorer.score_prepared(good, tokenise_seconds=time.perf_counter() - started)
+        self._spared += _spared(scorer) - before
         self._on_batch(
             [job.call for job, found in zip(jobs, prepared, strict=True) if isinstance(found, Prepared)], scored
         )

@@ -20,7 +20,7 @@ from stillwatch.v1 import (
 
 from classifier.canary import check
 from classifier.config import Settings
-from classifier.runtime import open_runtime, threads_of
+from classifier.runtime import open_runtime
 from classifier.serve.admin import AdminServicer
 from classifier.serve.batcher import Answer, MicroBatcher
 from classifier.serve.cache import VerdictCache
@@ -40,8 +40,6 @@ _ORDINARY = "Could you explain how the tides work, and why there are two high on
 _WARM_PROMPTS = 16
 _WARM_BATCHES = 4
 """From which the queue learns its first rate."""
-_BATCHES_AT_ONCE = 2
-"""The Python parts of one batch fill the gaps that the encoder leaves in the other."""
 _log = structlog.get_logger("stillwatch.server")
 
 
@@ -81,7 +79,6 @@ async def _serve(generations: Generations, settings: Settings, announce: Callabl
         queue_tokens=settings.queue_tokens,
         queue_seconds=settings.queue_seconds,
         bulk_queue_seconds=settings.bulk_queue_seconds,
-        at_once=min(_BATCHES_AT_ONCE, threads_of(settings)),
         on_batch=watch.batch,
     )
     cache = VerdictCache(
