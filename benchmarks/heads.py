@@ -1,7 +1,7 @@
 """Compares heads on what they did not see: one or two techniques and a part of the domains are held out at a time.
 
 With a file of labelled prompts, such as ../shared/eval/prompts-dev.jsonl.gz, each head is fitted on the whole corpus as
-well and measured on its strict rows. Nothing of that file is trained on. The whole corpus takes more than an hour.
+well and measured on its strict rows. Nothing of that file is trained on. The whole corpus takes long; --share takes a part.
 
 Run:  .venv/bin/python benchmarks/heads.py [prompts.jsonl.gz]
 """

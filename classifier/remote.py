@@ -9,6 +9,7 @@ from classifier.client import Client
 from classifier.errors import NotUnicode, ServiceFailed
 from classifier.prompts import NamedPrompt
 from classifier.serve.status import RETRY_AFTER, status_of
+from index.example import is_unicode
 
 _MOST_ITEMS = 64
 _MOST_BYTES = 2**22
@@ -87,7 +88,4 @@ def _ask(client: Client, prompts: list[NamedPrompt]) -> Iterable[classifier_pb2.
 
 
 def _is_unicode(prompt: NamedPrompt) -> bool:
-    try:
-        return isinstance(prompt.content, bytes) or prompt.content.encode() is not None
-    except UnicodeEncodeError:
-        return False
+    return isinstance(prompt.content, bytes) or is_unicode(prompt.content)

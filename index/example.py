@@ -69,7 +69,7 @@ class Example:
         if len(self.text) > MAX_TEXT_CHARS:
             raise InvalidExample(f"text has {len(self.text)} characters: at most {MAX_TEXT_CHARS} are kept")
         for name in ("text", "source", "author", "note"):
-            if not _is_unicode(getattr(self, name)):
+            if not is_unicode(getattr(self, name)):
                 raise InvalidExample(f"{name} holds an unpaired surrogate: give valid Unicode") from None
         if self.created.tzinfo is None:
             raise InvalidExample("created has no time zone: give one")
@@ -119,7 +119,8 @@ def example_id(content_hash: str) -> str:
     return f"ex-{content_hash[:20]}"
 
 
-def _is_unicode(text: str) -> bool:
+def is_unicode(text: str) -> bool:
+    """Whether a text can be written in UTF-8: it holds no half of a surrogate pair."""
     if text.isascii():
         return True
     try:

@@ -19,13 +19,13 @@ from test_batch_run import home_of
 from classifier.batch import frequent
 from classifier.batch.distinct import Distinct
 from classifier.batch.frequent import Frequent
-from classifier.batch.interval import wilson
 from classifier.batch.names import shown
 from classifier.batch.record import Place, Reject
 from classifier.batch.report import write_report
 from classifier.batch.summary import summarise
 from classifier.batch.timeline import DAY, HOUR, MINUTE, Timeline
 from classifier.errors import RunRefused
+from classifier.interval import wilson
 
 HOSTILE = [
     "<script>alert(1)</script>",

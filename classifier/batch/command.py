@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from classifier.config import Settings
 from classifier.errors import InvalidSetting, MissingExtra
 from classifier.runtime import open_runtime, threads_of
+from index.example import is_unicode
 
 if TYPE_CHECKING:
     from classifier.batch.inputs import Source
@@ -143,7 +144,7 @@ def plan_of(request: Request, threads: int) -> "Plan":
         raise InvalidSetting(f"the engine is {' or '.join(ENGINES)}, not {request.engine[:20]!a}")
     if request.engine == "local" and (request.ray_address or request.workers):
         raise InvalidSetting("--ray-address and --workers say how Ray works: add --engine ray, or leave them out")
-    if any(not _is_unicode(one) for one in (*request.where, *request.fields)):
+    if any(not is_unicode(one) for one in (*request.where, *request.fields)):
         raise InvalidSetting("--where or --map is not valid Unicode: write it in UTF-8")
     if not 0.0 < request.sample <= 1.0:
         raise InvalidSetting("a sample of no rows leaves nothing to score: take a share over 0, up to 1")
@@ -161,14 +162,6 @@ def plan_of(request: Request, threads: int) -> "Plan":
         include_prompt=request.include_prompt,
         threads=threads,
     )
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _others(sources: "list[Source]", request: Request) -> "list[Source]":

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from classifier.batch.manifest import MANIFEST, RunManifest, read_manifest
+from classifier.batch.manifest import RunManifest, manifest_of
 from classifier.batch.parts import SCORES, Part, read_parts
 from classifier.errors import RunRefused
 
@@ -60,9 +60,7 @@ def open_run(folder: Path) -> Run:
     Raises:
         RunRefused: When the folder holds no run, or a damaged one.
     """
-    manifest = read_manifest(folder)
-    if manifest is None:
-        raise RunRefused(f"{folder} has no {MANIFEST}: name the folder that was a run's --output")
+    manifest = manifest_of(folder)
     parts: dict[str, list[Part]] = {}
     for part in sorted(read_parts(folder), key=lambda part: (part.source, part.number)):
         parts.setdefault(part.source, []).append(part)

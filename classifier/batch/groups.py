@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from classifier.batch.distinct import Distinct
-from classifier.batch.interval import wilson
 from classifier.batch.parts import SCORES, read_parts
+from classifier.interval import wilson
 from classifier.verdict import Decision
 
 SUSPECT = (Decision.FLAG.value, Decision.REVIEW.value)

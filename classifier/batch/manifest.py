@@ -1,6 +1,5 @@
 """A run's manifest, run.json: what was read, with what it was scored, and how much of it is done."""
 
-import os
 from collections import Counter
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -9,7 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from classifier.batch.parts import TEMPORARY, Part, sync_folder
+from classifier.batch.parts import Part, write_whole
 from classifier.errors import RunRefused
 
 MANIFEST = "run.json"
@@ -111,6 +110,24 @@ def read_manifest(output: Path) -> RunManifest | None:
         raise RunRefused(f"{path} is no manifest of a run: name another folder, or remove the file") from None
 
 
+def manifest_of(output: Path) -> RunManifest:
+    """Read the manifest of a folder that must be a run's.
+
+    Args:
+        output: The run's output.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        RunRefused: When the folder holds no run, or a damaged one.
+    """
+    manifest = read_manifest(output)
+    if manifest is None:
+        raise RunRefused(f"{output} has no {MANIFEST}: name the folder that was a run's --output")
+    return manifest
+
+
 def write_manifest(output: Path, manifest: RunManifest) -> None:
     """Write a run's manifest; it is never seen half written.
 
@@ -118,13 +135,7 @@ def write_manifest(output: Path, manifest: RunManifest) -> None:
         output: The run's output.
         manifest: The manifest.
     """
-    fresh = output / f"{TEMPORARY}{os.getpid()}-{MANIFEST}"
-    with fresh.open("wb") as file:
-        file.write(manifest.model_dump_json(indent=2).encode())
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(output / MANIFEST)
-    sync_folder(output)
+    write_whole(output / MANIFEST, manifest.model_dump_json(indent=2).encode())
 
 
 def now() -> datetime:

@@ -225,6 +225,22 @@ class _File:
         self._path.unlink(missing_ok=True)
 
 
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file beside a run's parts; it is durable, and never seen half written.
+
+    Args:
+        path: Where it shall stand.
+        data: What it holds.
+    """
+    fresh = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
+    with fresh.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
+    sync_folder(path.parent)
+
+
 def sync_folder(folder: Path) -> None:
     """Make a folder's names durable."""
     descriptor = os.open(folder, os.O_RDONLY)

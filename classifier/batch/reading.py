@@ -14,6 +14,7 @@ from classifier.batch.record import Place, Record, Reject
 from classifier.batch.shapes import DETECTED_ROWS, Shape
 from classifier.errors import EmptyPrompt, NotUnicode, PromptTooLong
 from classifier.text import canonical
+from index.example import is_unicode
 
 _VISIBLE = re.compile(r"[!-~]")
 _MOST_GROWTH = 17
@@ -147,7 +148,7 @@ def _judged(taken: Taken | RowFault, place: Place, most: int) -> Record | Reject
         if fault is not None:
             return Reject(place, fault.reason.value, fault.detail)
     for name in (taken.account, taken.key, taken.request_id):
-        if not name.isascii() and not _is_unicode(name):
+        if not is_unicode(name):
             return Reject(
                 place, Reason.LONE_SURROGATE.value, "an identity holds half a surrogate pair: write valid Unicode"
             )
@@ -167,11 +168,3 @@ def _unfit(prompt: str, most: int) -> RowFault | None:
     except PromptTooLong as error:
         return RowFault(Reason.PROMPT_TOO_LONG, str(error))
     return None
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -1,13 +1,11 @@
 """Writes a run's page, report.html."""
 
-import os
 from pathlib import Path
 
-from classifier.batch.manifest import MANIFEST, read_manifest
+from classifier.batch.manifest import manifest_of
 from classifier.batch.page import page
-from classifier.batch.parts import TEMPORARY, sync_folder
+from classifier.batch.parts import write_whole
 from classifier.batch.summary import summarise
-from classifier.errors import RunRefused
 
 REPORT = "report.html"
 
@@ -24,15 +22,6 @@ def write_report(output: Path) -> Path:
     Raises:
         RunRefused: When the folder holds no run, or a damaged one.
     """
-    manifest = read_manifest(output)
-    if manifest is None:
-        raise RunRefused(f"{output} has no {MANIFEST}: name the folder that was a run's --output")
-    html = page(manifest, summarise(output))
-    fresh = output / f"{TEMPORARY}{os.getpid()}-{REPORT}"
-    with fresh.open("wb") as file:
-        file.write(html)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(output / REPORT)
-    sync_folder(output)
-    return output / REPORT
+    path = output / REPORT
+    write_whole(path, page(manifest_of(output), summarise(output)))
+    return path

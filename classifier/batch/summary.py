@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from classifier.batch.frequent import Frequent
 from classifier.batch.groups import Group, gather, row_groups
-from classifier.batch.interval import wilson
 from classifier.batch.manifest import Counts, counted
 from classifier.batch.parts import SCORES, Part, read_parts
 from classifier.batch.timeline import Bins, Timeline
 from classifier.errors import RunRefused
+from classifier.interval import wilson
 from classifier.verdict import Decision
 
 DECISIONS = tuple(decision.value for decision in Decision)

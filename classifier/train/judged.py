@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from classifier.errors import InvalidPrompt
+from classifier.interval import wilson
 from classifier.scorer import Scorer
 from classifier.train.metrics import Interval, Scores, Truth
 from classifier.verdict import Decision, Verdict
@@ -16,7 +17,6 @@ REFUSED = "REFUSED"
 """The code of a prompt that the scorer does not take: too long, or empty once it is in canonical form."""
 _BATCH = 256
 _BATCH_CHARS = 400_000
-_NORMAL = 1.959963984540054
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,10 +114,7 @@ def share(hits: Truth) -> Interval:
     total = len(hits)
     if not total:
         return Interval(math.nan, math.nan, math.nan)
-    found, square = float(hits.mean()), _NORMAL * _NORMAL / total
-    middle = (found + square / 2) / (1 + square)
-    half = _NORMAL * math.sqrt(found * (1 - found) / total + square / total / 4) / (1 + square)
-    return Interval(found, max(0.0, min(found, middle - half)), min(1.0, max(found, middle + half)))
+    return Interval(float(hits.mean()), *wilson(int(hits.sum()), total))
 
 
 def _next_batch(texts: Sequence[str], start: int) -> Sequence[str]:

@@ -1,4 +1,4 @@
-"""The interval of a share of requests."""
+"""The interval of a share."""
 
 import math
 
@@ -7,7 +7,7 @@ _NORMAL = 1.959963984540054
 
 
 def wilson(hits: int, total: int) -> tuple[float, float]:
-    """The 95 % interval of Wilson for a share, which takes the requests to be drawn independently.
+    """The 95 % interval of Wilson for a share, which takes what is counted to be drawn independently.
 
     Args:
         hits: How many of them count.
