@@ -33,3 +33,7 @@ class InvalidPageToken(IndexRoomError):
 
 class StoreUnavailable(IndexRoomError):
     """Raised when the store's file cannot be opened, read or written."""
+
+
+class NotAllowed(IndexRoomError):
+    """The rule of two forbids this writer the change."""
