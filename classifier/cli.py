@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from classifier import __version__, operating, rescoring
+from classifier import __version__, curating, operating, rescoring
 from classifier.console import console, fail, read_settings, say
-from classifier.options import ServerCommand
+from classifier.options import JsonOption, ServerCommand, ServerOption
 
 if TYPE_CHECKING:
-    from stillwatch.v1 import classifier_pb2, examples_pb2
+    from stillwatch.v1 import classifier_pb2
 
     from classifier.prompts import NamedPrompt
 
@@ -27,19 +27,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     epilog="Exit codes: 0 done, 1 an error, 2 wrong usage, 3 some prompts could not be scored, 130 stopped.",
 )
-examples_app = typer.Typer(help="Add, list and import labelled examples.", no_args_is_help=True)
 bundle_app = typer.Typer(help="Build and show bundles.", no_args_is_help=True)
-app.add_typer(examples_app, name="examples")
 tokens_app = typer.Typer(help="Make bearer tokens.", no_args_is_help=True)
 app.add_typer(bundle_app, name="bundle")
+curating.add_verbs(app)
 operating.add_verbs(app)
 rescoring.add_verbs(app)
 app.add_typer(tokens_app, name="tokens")
-
-ServerOption = Annotated[
-    str | None, typer.Option("--server", help="Ask this server (host:port) instead of scoring here.")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
 
 
 def main() -> None:
@@ -236,55 +230,6 @@ def health(server: ServerOption = None) -> None:
     typer.echo(reach(server or f"127.0.0.1:{read_settings().port}"))
 
 
-@examples_app.command("add", cls=ServerCommand)
-def examples_add(
-    text: Annotated[str, typer.Argument(help="The prompt.")],
-    label: Annotated[str, typer.Option(help="extraction or benign.")],
-    technique: Annotated[str, typer.Option(help="The technique of an extraction example.")] = "",
-    capability: Annotated[list[str] | None, typer.Option(help="A capability that it targets; may be repeated.")] = None,
-    language: Annotated[str, typer.Option(help='A language code such as "en".')] = "",
-    source: Annotated[str, typer.Option(help="Where the prompt comes from; anything but seed.")] = "",
-    author: Annotated[str, typer.Option(help="Who adds it.")] = "",
-    note: Annotated[str, typer.Option(help="Free text.")] = "",
-    server: ServerOption = None,
-    json: JsonOption = False,
-) -> None:
-    """Add one example. Name the running server, if there is one: it then knows the example at once."""
-    from classifier.curation import example_row
-
-    row = {"text": text, "label": label, "technique": technique or None, "capabilities": capability or []}
-    row |= {"language": language, "source": source, "author": author, "note": note}
-    _show_examples(_add([example_row(row)], server), json=json)
-
-
-@examples_app.command("import", cls=ServerCommand)
-def examples_import(
-    file: Annotated[Path, typer.Argument(help="Rows {text, label, technique, capabilities, ...}, .jsonl[.gz].")],
-    source: Annotated[str, typer.Option(help="The source of rows that name none.")] = "",
-    server: ServerOption = None,
-) -> None:
-    """Import examples; a broken row is named and none is stored. A server gets them 128 at a time, each lot whole."""
-    from classifier.curation import read_examples
-
-    stored = _add(read_examples(file, source or file.name), server)
-    typer.echo(f"{len(stored)} examples are stored")
-
-
-@examples_app.command("list", cls=ServerCommand)
-def examples_list(
-    label: Annotated[str | None, typer.Option(help="Only extraction or benign examples.")] = None,
-    source: Annotated[str, typer.Option(help="Only examples of this source.")] = "",
-    limit: Annotated[int, typer.Option(help="How many at most.", min=1)] = 50,
-    server: ServerOption = None,
-    json: JsonOption = False,
-) -> None:
-    """List examples, oldest first."""
-    from classifier.curation import open_examples
-
-    with open_examples(read_settings(), server) as examples_of:
-        _show_examples(examples_of.list(label, source, limit), json=json)
-
-
 @bundle_app.command("build")
 def bundle_build(
     head: Annotated[
@@ -347,23 +292,6 @@ def _results(prompts: "Iterable[NamedPrompt]", server: str | None) -> "Iterator[
     from classifier.remote import score_remotely
 
     yield from score_remotely(prompts, server)
-
-
-def _add(examples: "list[examples_pb2.Example]", server: str | None) -> "list[examples_pb2.Example]":
-    from classifier.curation import open_examples
-
-    with open_examples(read_settings(), server) as examples_of:
-        return examples_of.add(examples)
-
-
-def _show_examples(examples: "list[examples_pb2.Example]", *, json: bool) -> None:
-    from classifier import terminal
-
-    if json:
-        for example in examples:
-            typer.echo(terminal.as_json(example))
-    else:
-        terminal.print_examples(console(), examples)
 
 
 if __name__ == "__main__":
