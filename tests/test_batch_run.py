@@ -25,11 +25,12 @@ from classifier.batch.command import Request, plan_of
 from classifier.batch.inputs import find
 from classifier.batch.manifest import RunManifest, read_manifest
 from classifier.batch.output import held
-from classifier.batch.parts import SCORES, TEMPORARY, load, load_rejects, read_parts
+from classifier.batch.parts import SCORES, load, load_rejects, read_parts
 from classifier.batch.plan import Plan
 from classifier.batch.run import Progress, run
 from classifier.batch.scoring import Scoring
 from classifier.batch.selection import Selection, parse_conditions
+from classifier.durable import TEMPORARY
 from classifier.errors import DataRejected, InvalidSetting, RunRefused
 from classifier.runtime import Runtime
 

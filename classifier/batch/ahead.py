@@ -13,7 +13,8 @@ from pathlib import Path
 
 from classifier.batch.inputs import Source
 from classifier.batch.output import AHEAD
-from classifier.batch.parts import REJECTED, SCORES, Part, read_parts, sync_folder
+from classifier.batch.parts import REJECTED, SCORES, Part, read_parts
+from classifier.durable import sync_folder
 from classifier.errors import RunRefused
 
 ATTEMPTS = 10

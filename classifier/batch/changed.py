@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from classifier.batch.compare import Joined, Run
-from classifier.batch.parts import TEMPORARY, sync_folder
+from classifier.durable import TEMPORARY, sync_folder
 from classifier.errors import InvalidSetting
 
 SHARED = ("offset", "account", "key", "request_id", "time", "template")

@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from classifier.batch.inputs import Source
@@ -20,7 +20,11 @@ _MOST_VALUES = 2**20
 _DELIMITERS = (",", "\t", ";", "|")
 
 
-def json_rows(source: Source, row: int, offset: int, most: int) -> Iterator[RawRow]:
+Parse = Callable[[bytes], object]
+"""A line of JSON as a value, or as a RowFault."""
+
+
+def json_rows(source: Source, row: int, offset: int, most: int, parse: Parse | None = None) -> Iterator[RawRow]:
     """Read JSON Lines from a position on; blank lines are no rows.
 
     Args:
@@ -28,6 +32,7 @@ def json_rows(source: Source, row: int, offset: int, most: int) -> Iterator[RawR
         row: The number of the next row.
         offset: Where it begins.
         most: The most bytes of a line.
+        parse: How a line is read; None reads it fast, by orjson.
 
     Yields:
         The rows.
@@ -36,10 +41,7 @@ def json_rows(source: Source, row: int, offset: int, most: int) -> Iterator[RawR
         MissingExtra: When orjson or zstandard is not installed.
         DataRejected: When the file cannot be read.
     """
-    try:
-        from orjson import JSONDecodeError, loads
-    except ModuleNotFoundError as error:
-        raise MissingExtra(str(error.name), "batch") from None
+    parse = parse or _fast_parser()
     for begin, after, line in lines(pieces(source, offset), offset, most):
         content: Content
         if isinstance(line, RowFault):
@@ -49,10 +51,7 @@ def json_rows(source: Source, row: int, offset: int, most: int) -> Iterator[RawR
         elif len(line) > _MOST_VALUES and line.count(b"{") + line.count(b"[") > _MOST_VALUES:
             content = RowFault(Reason.TOO_MANY_VALUES, f"over {_MOST_VALUES} lists and objects: leave out large fields")
         else:
-            try:
-                parsed = loads(line)
-            except JSONDecodeError as error:
-                parsed = _second_reading(line, error.msg)
+            parsed = parse(line)
             content = parsed if isinstance(parsed, dict | RowFault) else _no_object(parsed)
         yield row, begin, after, content
         row += 1
@@ -63,10 +62,34 @@ def _no_object(parsed: object) -> RowFault:
     return RowFault(Reason.NOT_AN_OBJECT, f"the line is JSON, but no object: {mend}")
 
 
-def _second_reading(line: bytes, message: str) -> Any:
-    """What the fast parser refuses: some of it other programs write (a byte order mark, NaN, half a surrogate)."""
-    if "depth limit" in message or "recursion" in message.lower():
-        return _too_deep()
+def _fast_parser() -> Parse:
+    try:
+        from orjson import JSONDecodeError, loads
+    except ModuleNotFoundError as error:
+        raise MissingExtra(str(error.name), "batch") from None
+
+    def parse(line: bytes) -> object:
+        try:
+            return loads(line)  # type: ignore[no-any-return]  # whatever JSON holds
+        except JSONDecodeError as error:
+            return _too_deep() if _is_of_depth(error.msg) else parse_line(line)
+
+    return parse
+
+
+def _is_of_depth(message: str) -> bool:
+    return "depth limit" in message or "recursion" in message.lower()
+
+
+def parse_line(line: bytes) -> object:
+    """Read a line of JSON as other programs write it, too: with a byte order mark, NaN, half a surrogate.
+
+    Args:
+        line: The line.
+
+    Returns:
+        What it holds, or a RowFault.
+    """
     try:
         text = line.removeprefix(_BOM).decode()
     except UnicodeDecodeError as error:

@@ -137,7 +137,7 @@ def _expanded(given: str, format: str | None) -> Iterator[tuple[str, Source]]:
     try:
         if files.isdir(path):
             listed = _below(files, path)
-            wanted = {name: info for name, info in listed.items() if format or _kind(name)[0]}
+            wanted = {name: info for name, info in listed.items() if format or kind_of(name)[0]}
         elif files.exists(path):
             wanted = {path: _real(files, files.info(path))}
         elif any(mark in path for mark in "*?["):
@@ -209,7 +209,7 @@ def _below(files: Any, path: str) -> Mapping[str, Mapping[str, Any]]:
 
 
 def _source(shown: str, address: str, info: Mapping[str, Any], format: str | None) -> Source:
-    known, compression = _kind(address)
+    known, compression = kind_of(address)
     chosen = format or known
     if not chosen:
         raise DataRejected(
@@ -226,8 +226,15 @@ def _source(shown: str, address: str, info: Mapping[str, Any], format: str | Non
     return Source(_named(shown), address, size, chosen, compression, f"{size}-{version}{read_as}")
 
 
-def _kind(name: str) -> tuple[str, str]:
-    """Format and compression by a name's last suffixes; "" for what they do not tell."""
+def kind_of(name: str) -> tuple[str, str]:
+    """What a name's last suffixes tell.
+
+    Args:
+        name: A path or URL.
+
+    Returns:
+        Format and compression; "" for what they do not tell.
+    """
     path = PurePosixPath(urlsplit(name).path if "://" in name else name)
     compression = _COMPRESSIONS.get(path.suffix.lower(), "")
     if compression:

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from classifier.batch.manifest import MANIFEST, read_manifest
-from classifier.batch.parts import REJECTED, SCORES, TEMPORARY, Part, read_parts
+from classifier.batch.parts import REJECTED, SCORES, Part, read_parts
+from classifier.durable import TEMPORARY
 from classifier.errors import RunRefused
 
 AHEAD = ".ahead"

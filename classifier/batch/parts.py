@@ -19,11 +19,10 @@ from classifier.batch.inputs import Source
 from classifier.batch.reading import Position
 from classifier.batch.record import Reject
 from classifier.batch.tables import REJECTS, Columns, Row, reject_table
+from classifier.durable import TEMPORARY, sync_folder, whole_file
 from classifier.errors import RunRefused
 
 SCORES, REJECTED = "scores", "rejects"
-TEMPORARY = ".writing-"
-"""Begins the name of every file that is not whole yet; readers of Parquet folders pass over names with a dot."""
 _KEY = b"stillwatch.part"
 _GROUP_ROWS = 16_384
 _GROUP_BYTES = 32 * 2**20
@@ -232,22 +231,8 @@ def write_whole(path: Path, data: bytes) -> None:
         path: Where it shall stand.
         data: What it holds.
     """
-    fresh = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
-    with fresh.open("wb") as file:
+    with whole_file(path) as file:
         file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a folder's names durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def read_parts(output: Path) -> Iterator[Part]:

@@ -3,6 +3,7 @@
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import IO, Any, Protocol
 
 from classifier.batch.inputs import Source, file_system
@@ -33,8 +34,10 @@ def opened(source: Source) -> IO[bytes]:
     Raises:
         DataRejected: When it cannot be opened.
     """
-    files, path = file_system(source.url)
     try:
+        if "://" not in source.url:
+            return Path(source.url).open("rb")
+        files, path = file_system(source.url)
         return files.open(path, "rb")  # type: ignore[no-any-return]  # fsspec has no types
     except OSError as error:
         raise unreadable(source, error) from None
