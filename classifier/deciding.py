@@ -143,7 +143,7 @@ def relabel(
     from stillwatch.v1 import examples_pb2
 
     given = {"label": label_number(label), "technique": technique, "capabilities": capability or []}
-    relabels = [examples_pb2.Relabel(id=id, **given) for id in ids]  # type: ignore[arg-type]  # as the message has them
+    relabels = [examples_pb2.Relabel(id=name, **given) for name in ids]  # type: ignore[arg-type]  # as the message has them
     with _client(server) as client:
         _done(client.relabel_examples(relabels, reason=reason, actor=_actor(actor)), json=json)
 
@@ -172,11 +172,15 @@ def supersede(
 
 
 def impact(
-    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID...]", help="Stored examples, such as pending ones.")] = None,
+    ids: Annotated[
+        list[str] | None, typer.Argument(metavar="[ID...]", help="Stored examples, such as pending ones.")
+    ] = None,
     text: Annotated[str | None, typer.Option(help="A prompt that is not stored yet.")] = None,
     label: LabelOption = "extraction",
     technique: TechniqueOption = "",
-    revoked: Annotated[list[str] | None, typer.Option("--revoke", help="An active example that would be taken back.")] = None,
+    revoked: Annotated[
+        list[str] | None, typer.Option("--revoke", help="An active example that would be taken back.")
+    ] = None,
     server: ServerOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -225,11 +229,11 @@ def _confirm(client: "Client | LocalExamples", ids: Sequence[str], *, yes: bool)
     from classifier.errors import InvalidRequest, ServiceFailed
     from classifier.terminal_examples import print_impact
 
-    attacks = [id for id in ids if client.get_example(id).example.label == examples_pb2.LABEL_EXTRACTION]
+    attacks = [name for name in ids if client.get_example(name).example.label == examples_pb2.LABEL_EXTRACTION]
     if not attacks:
         return
     try:
-        print_impact(console(stderr=True), client.preview_impact(ids=attacks))
+        print_impact(console(errors=True), client.preview_impact(ids=attacks))
     except (InvalidRequest, ServiceFailed) as error:
         say(f"what this would change is not known: {error}")
     if yes:
