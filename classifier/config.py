@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 _CONFIG_FILE = Path("stillwatch.toml")
@@ -50,6 +50,10 @@ class Settings(BaseSettings):
         log_format: JSON lines, or lines for people.
         log_level: The least level that is logged.
         log_lines_per_second: The most lines of one kind in a second.
+        store: The example store: a file, or a postgresql:// URL, which may hold a password; empty takes the home's file.
+        pending_by_default: Whether added examples wait for an acceptance when their writer names no state.
+        two_person_rule: Whether an example becomes active only when another than its author accepts it.
+        reservoir_prompts: The most recent benign prompts on which the impact of examples is shown; 0 keeps none.
     """
 
     model_config = SettingsConfigDict(env_prefix="STILLWATCH_", toml_file=_CONFIG_FILE, extra="forbid", frozen=True)
@@ -91,6 +95,10 @@ class Settings(BaseSettings):
     log_format: Literal["json", "console"] = "json"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_lines_per_second: Annotated[int, Field(ge=1, le=1_000_000)] = 100
+    store: SecretStr = SecretStr("")
+    pending_by_default: bool = False
+    two_person_rule: bool = False
+    reservoir_prompts: Annotated[int, Field(ge=0, le=100_000)] = 2_000
 
     @classmethod
     def settings_customise_sources(
@@ -115,9 +123,12 @@ class Settings(BaseSettings):
         return self.bundles / "current"
 
     @property
-    def store(self) -> Path:
-        """The example store's file."""
-        return self.home.expanduser() / "examples.db"
+    def store_address(self) -> Path | str:
+        """The example store: a file, or a URL that may hold a password and so is never shown."""
+        given = self.store.get_secret_value()
+        if "://" in given:
+            return given
+        return Path(given).expanduser() if given else self.home.expanduser() / "examples.db"
 
     @property
     def model_cache(self) -> Path:

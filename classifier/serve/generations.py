@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,22 +16,25 @@ from classifier.canary import check
 from classifier.config import Settings
 from classifier.corpus import SOURCE as SEED_SOURCE
 from classifier.errors import InvalidSetting, ReloadInProgress, ShuttingDown
-from classifier.runtime import Runtime, put_together, threads_of
+from classifier.runtime import Runtime, keep_seed_vectors, put_together, replace_seed, threads_of
 from classifier.scorer import Scorer
+from index.change import Act
+from index.contract import ExampleStore, Filter
 from index.errors import StoreUnavailable
-from index.example import Example
+from index.example import Example, State
 from index.live import Snapshot, empty_snapshot
-from index.store import ExampleStore
 
 RELOADABLE = ("review_threshold", "flag_threshold", "max_prompt_chars", "threads")
 """The settings that a reload takes over; the others are read at start."""
 _EMBEDDED_AT_ONCE = 16
+_PAGE = 1_000
 _TOLERANCE = 1e-3
 _SWITCH_SECONDS = 0.0005
 """How long the building thread may hold the interpreter against the traffic's threads: a tenth of Python's own 5 ms,
 which each of them would else wait again and again in every batch."""
 
 Floats = NDArray[np.float32]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,19 +104,41 @@ class Generations:
         """The scorer in force; ask once a batch."""
         return self._runtime.scorer
 
-    def add(self, examples: Sequence[Example], request_id: str | None = None) -> tuple[list[Example], int]:
-        """Store examples durably and make them searchable in whatever is in force, before this returns.
+    def add(self, examples: Sequence[Example], act: Act) -> tuple[list[Example], int]:
+        """Store examples durably and make active ones searchable in whatever is in force, before this returns.
 
         Args:
             examples: What to add: all of it or nothing.
-            request_id: The writer's own name for this write.
+            act: Who adds, and why.
 
         Returns:
             The examples as they are stored, and a revision of the index that holds them.
         """
         with self._writing:
             index = self._runtime.examples
-            return index.add(examples, request_id), index.snapshot.revision
+            return index.add(examples, act), index.snapshot.revision
+
+    def write(self, work: Callable[[ExampleStore], T]) -> tuple[T, int]:
+        """Change the store, and bring whatever is in force up to it before this returns.
+
+        Args:
+            work: Makes one write.
+
+        Returns:
+            What it returned, and a revision of the index that holds the write.
+        """
+        with self._writing:
+            return self._runtime.examples.write(work)
+
+    def sample(self) -> None:
+        """Sample what is scored from now on."""
+        if self._runtime.sampling is not None:
+            self._runtime.sampling.take_over(None)
+
+    def keep_sample(self) -> None:
+        """Write the sample of what was scored."""
+        if self._runtime.sampling is not None:
+            self._runtime.sampling.save()
 
     def stop(self) -> None:
         """Let a reload that is under way end soon, without a swap."""
@@ -173,15 +199,18 @@ class Generations:
         store = self._runtime.store
         revision = store.revision()  # before the rows: what comes later is found twice rather than never
         found = store.since(0)
-        others = [example for example in found if example.source != SEED_SOURCE]
-        taken = {example.content_hash for example in others}
+        others = [e for e in found if e.source != SEED_SOURCE and e.state is State.ACTIVE]
+        # Whatever somebody proposed, relabelled or took back stays as it is: the seed does not bring it in force again.
+        taken = {e.content_hash for e in found if e.source != SEED_SOURCE or e.state is not State.ACTIVE}
+        taken |= _revoked(store)
         rows = [row for row, seed in enumerate(bundle.examples) if seed.content_hash not in taken]
         seeds = [bundle.examples[row] for row in rows]
         seeded = set(map(_content, seeds)) == {_content(example) for example in found if example.source == SEED_SOURCE}
         nothing = empty_snapshot(bundle.model.encoder.dimensions)
         vectors = self._vectors(store, others, bundle, nothing)
         start = nothing.extended([*seeds, *others], np.concatenate([bundle.vectors[rows], vectors]), revision)
-        return _Candidate(put_together(bundle, store, settings, start), revision, seeded)
+        sampled = self._runtime.sampling is not None
+        return _Candidate(put_together(bundle, store, settings, start, sampled=sampled), revision, seeded)
 
     def _vectors(self, store: ExampleStore, examples: Sequence[Example], bundle: Bundle, nothing: Snapshot) -> Floats:
         """The examples' embeddings by the bundle's encoder: those kept by the store, and the rest made now.
@@ -218,10 +247,24 @@ class Generations:
                 candidate = self._candidate(bundle, settings)
             candidate.runtime.examples.catch_up()
             if not candidate.seeded:
-                store.replace_source(SEED_SOURCE, bundle.examples)
+                replace_seed(store, bundle)
             with suppress(StoreUnavailable):  # then the next write catches up
+                keep_seed_vectors(store, bundle)
                 candidate.runtime.examples.catch_up()
+            if candidate.runtime.sampling is not None:
+                candidate.runtime.sampling.take_over(self._runtime.sampling)
             self._runtime, self._in_force = candidate.runtime, settings
+
+
+def _revoked(store: ExampleStore) -> set[str]:
+    """The content hashes of all revoked examples."""
+    found: set[str] = set()
+    token = ""
+    while True:
+        page, token = store.page(_PAGE, token, Filter(state=State.REVOKED))
+        found |= {example.content_hash for example in page}
+        if not token:
+            return found
 
 
 def _content(example: Example) -> tuple[object, ...]:

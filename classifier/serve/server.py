@@ -16,6 +16,8 @@ from stillwatch.v1 import (
     classifier_pb2_grpc,
     examples_pb2,
     examples_pb2_grpc,
+    review_pb2,
+    review_pb2_grpc,
 )
 
 from classifier.canary import check
@@ -26,11 +28,14 @@ from classifier.serve.batcher import Answer, MicroBatcher
 from classifier.serve.cache import VerdictCache
 from classifier.serve.drain import Drain
 from classifier.serve.edge import Edge
+from classifier.serve.example_calls import ExampleCalls
+from classifier.serve.examples import ExampleServicer, ReviewServicer, Threads
 from classifier.serve.generations import Generations
 from classifier.serve.guard import guard_of
 from classifier.serve.listen import is_local, listen, options
 from classifier.serve.reload import Reloader
-from classifier.serve.services import ClassifierServicer, ExampleServicer
+from classifier.serve.review_calls import ReviewCalls
+from classifier.serve.services import ClassifierServicer
 from classifier.serve.settle import settle
 from classifier.serve.spare import SPARE_RPCS, Spare
 from classifier.serve.warm import WARM_UP
@@ -40,6 +45,8 @@ _ORDINARY = "Could you explain how the tides work, and why there are two high on
 _WARM_PROMPTS = 16
 _WARM_BATCHES = 4
 """From which the queue learns its first rate."""
+_KEEP_SECONDS = 60.0
+"""How much of the sample of recent traffic a killed server forgets at most."""
 _log = structlog.get_logger("stillwatch.server")
 
 
@@ -57,7 +64,7 @@ async def serve(settings: Settings, announce: Callable[[str], None] = lambda _: 
         InvalidRequest: When the address cannot be listened on.
         InvalidSetting: When the address needs TLS, or a file of certificates or tokens cannot be used.
     """
-    with open_watch() as watch, open_runtime(settings) as runtime:
+    with open_watch() as watch, open_runtime(settings, sampled=True) as runtime:
         moved = check(runtime)
         if moved:
             _log.warning("canaries_moved_by_examples", canaries=moved)
@@ -93,11 +100,11 @@ async def _serve(generations: Generations, settings: Settings, announce: Callabl
     )
     servicer = ClassifierServicer(batcher, cache, settings, drain)
     classifier_pb2_grpc.add_ClassifierServiceServicer_to_server(servicer, server)
-    examples_pb2_grpc.add_ExampleServiceServicer_to_server(ExampleServicer(generations, settings), server)
+    _add_examples(server, generations, settings)
     admin_pb2_grpc.add_AdminServiceServicer_to_server(AdminServicer(reloader), server)
     state = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(state, server)
-    names = [_service(file.DESCRIPTOR) for file in (classifier_pb2, examples_pb2, admin_pb2)]
+    names = [_service(file.DESCRIPTOR) for file in (classifier_pb2, examples_pb2, review_pb2, admin_pb2)]
     if settings.reflection:
         reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
     if settings.channelz:
@@ -111,16 +118,21 @@ async def _serve(generations: Generations, settings: Settings, announce: Callabl
         for warm in await batcher.submit(texts):
             if not isinstance(warm, Answer):
                 raise warm
+    generations.sample()
     settle()
     metrics = watch.report(generations.scorer, batcher, settings)
     await server.start()
     for name in ("", *names):
         await state.set(name, health_pb2.HealthCheckResponse.SERVING)
     _log.info("serving", address=f"{settings.host}:{port}", bundle=generations.scorer().model.version, metrics=metrics)
-    watching = asyncio.create_task(reloader.watch(settings.bundle, settings.watch_seconds))
+    watching = [
+        asyncio.create_task(reloader.watch(settings.bundle, settings.watch_seconds)),
+        asyncio.create_task(_keep_sample(generations)),
+    ]
     announce(f"{settings.host}:{port}")
     await stopping.wait()
-    watching.cancel()
+    for task in watching:
+        task.cancel()
     reloader.stop()
     _log.info("draining", grace_seconds=settings.grace_seconds)
     await state.enter_graceful_shutdown()
@@ -129,7 +141,24 @@ async def _serve(generations: Generations, settings: Settings, announce: Callabl
     batcher.close()
     await scoring
     await reloader.close()
+    await asyncio.to_thread(generations.keep_sample)
     _log.info("stopped")
+
+
+def _add_examples(server: grpc.aio.Server, generations: Generations, settings: Settings) -> None:
+    """Give the server the services of examples and of their review, which share their threads."""
+    threads = Threads()
+    examples = ExampleServicer(ExampleCalls(generations, settings), threads)
+    examples_pb2_grpc.add_ExampleServiceServicer_to_server(examples, server)
+    reviews = ReviewServicer(ReviewCalls(generations, settings, lambda: generations.runtime.sampling), threads)
+    review_pb2_grpc.add_ReviewServiceServicer_to_server(reviews, server)
+
+
+async def _keep_sample(generations: Generations) -> None:
+    """Write the sample of recent traffic now and then, until cancelled."""
+    while True:
+        await asyncio.sleep(_KEEP_SECONDS)
+        await asyncio.to_thread(generations.keep_sample)
 
 
 def _first_signal(stopping: asyncio.Event) -> None:

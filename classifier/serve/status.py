@@ -41,6 +41,7 @@ STATUS: dict[type[BaseException], tuple[grpc.StatusCode, str]] = {
     index_errors.ExampleConflict: (grpc.StatusCode.ALREADY_EXISTS, "EXAMPLE_CONFLICT"),
     index_errors.ExampleNotFound: (grpc.StatusCode.NOT_FOUND, "EXAMPLE_NOT_FOUND"),
     index_errors.InvalidPageToken: (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN"),
+    index_errors.NotAllowed: (grpc.StatusCode.PERMISSION_DENIED, "NOT_ALLOWED"),
     index_errors.StoreUnavailable: (grpc.StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE"),
     index_errors.IndexRoomError: (grpc.StatusCode.INTERNAL, "INTERNAL"),
 }

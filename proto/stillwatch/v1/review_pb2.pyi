@@ -115,60 +115,76 @@ class EntryFinding(_message.Message):
 Global___EntryFinding: _TypeAlias = EntryFinding  # noqa: Y015
 
 @_typing.final
-class Mover(_message.Message):
-    """Mover is a recent benign prompt whose score the candidates would change."""
+class Move(_message.Message):
+    """Move is a recent prompt whose score the candidates would change."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    KEY_FIELD_NUMBER: _builtins.int
+    MARK_FIELD_NUMBER: _builtins.int
     PROBABILITY_BEFORE_FIELD_NUMBER: _builtins.int
     PROBABILITY_AFTER_FIELD_NUMBER: _builtins.int
-    key: _builtins.str
-    """key is a keyed hash of the prompt: it tells equal prompts and nothing else."""
+    DECISION_BEFORE_FIELD_NUMBER: _builtins.int
+    DECISION_AFTER_FIELD_NUMBER: _builtins.int
+    mark: _builtins.str
+    """mark is a keyed hash of the prompt: it tells equal prompts apart from others, and nothing else."""
     probability_before: _builtins.float
     """probability_before is its extraction probability now, in [0, 1]."""
     probability_after: _builtins.float
-    """probability_after is its extraction probability with the candidates, in [0, 1]."""
+    """probability_after is its extraction probability with the change, in [0, 1]."""
+    decision_before: _verdict_pb2.Decision.ValueType
+    """decision_before is its decision now."""
+    decision_after: _verdict_pb2.Decision.ValueType
+    """decision_after is its decision with the change."""
     def __init__(
         self,
         *,
-        key: _builtins.str = ...,
+        mark: _builtins.str = ...,
         probability_before: _builtins.float = ...,
         probability_after: _builtins.float = ...,
+        decision_before: _verdict_pb2.Decision.ValueType = ...,
+        decision_after: _verdict_pb2.Decision.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "probability_after", b"probability_after", "probability_before", b"probability_before"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision_after", b"decision_after", "decision_before", b"decision_before", "mark", b"mark", "probability_after", b"probability_after", "probability_before", b"probability_before"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Mover: _TypeAlias = Mover  # noqa: Y015
+Global___Move: _TypeAlias = Move  # noqa: Y015
 
 @_typing.final
 class PreviewImpactRequest(_message.Message):
-    """PreviewImpactRequest names candidates: nothing is stored."""
+    """PreviewImpactRequest names what would be changed: nothing is stored."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     EXAMPLES_FIELD_NUMBER: _builtins.int
     IDS_FIELD_NUMBER: _builtins.int
+    REVOKED_IDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def examples(self) -> _containers.RepeatedCompositeFieldContainer[_examples_pb2.Example]:
-        """examples are candidates that are not stored yet; with ids at least one, at most the server's limit."""
+        """examples are candidates that are not stored yet; of all three lists together at least one, at most the server's
+        limit.
+        """
 
     @_builtins.property
     def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """ids are stored candidates, such as pending ones."""
+
+    @_builtins.property
+    def revoked_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """revoked_ids are active examples that would be taken back."""
 
     def __init__(
         self,
         *,
         examples: _abc.Iterable[_examples_pb2.Example] | None = ...,
         ids: _abc.Iterable[_builtins.str] | None = ...,
+        revoked_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["examples", b"examples", "ids", b"ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["examples", b"examples", "ids", b"ids", "revoked_ids", b"revoked_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -176,31 +192,45 @@ Global___PreviewImpactRequest: _TypeAlias = PreviewImpactRequest  # noqa: Y015
 
 @_typing.final
 class PreviewImpactResponse(_message.Message):
-    """PreviewImpactResponse says what would change if all candidates were active."""
+    """PreviewImpactResponse says what would become of recent prompts if the change were made."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    PROMPTS_FIELD_NUMBER: _builtins.int
+    ALLOWED_FIELD_NUMBER: _builtins.int
+    ALLOWED_SEEN_FIELD_NUMBER: _builtins.int
     NEWLY_FLAGGED_FIELD_NUMBER: _builtins.int
     NEWLY_REVIEWED_FIELD_NUMBER: _builtins.int
+    CAUGHT_FIELD_NUMBER: _builtins.int
+    CAUGHT_SEEN_FIELD_NUMBER: _builtins.int
     NO_LONGER_FLAGGED_FIELD_NUMBER: _builtins.int
-    NO_LONGER_REVIEWED_FIELD_NUMBER: _builtins.int
-    MOVERS_FIELD_NUMBER: _builtins.int
+    NEWLY_ALLOWED_FIELD_NUMBER: _builtins.int
+    MOVES_FIELD_NUMBER: _builtins.int
+    SENTENCES_FIELD_NUMBER: _builtins.int
     FINDINGS_FIELD_NUMBER: _builtins.int
     PROVENANCE_FIELD_NUMBER: _builtins.int
-    prompts: _builtins.int
-    """prompts is M: the benign prompts of recent traffic that were looked at, each distinct."""
+    allowed: _builtins.int
+    """allowed is M: how many recent prompts that were allowed were looked at, each distinct."""
+    allowed_seen: _builtins.int
+    """allowed_seen is from how many scored ones they were sampled."""
     newly_flagged: _builtins.int
-    """newly_flagged is N: how many of them would be flagged."""
+    """newly_flagged is N: how many of the allowed ones would be flagged that are not now."""
     newly_reviewed: _builtins.int
-    """newly_reviewed is how many of them would be reviewed."""
+    """newly_reviewed is how many of the allowed ones would be reviewed that are neither reviewed nor flagged now."""
+    caught: _builtins.int
+    """caught is how many recent prompts that were flagged or reviewed were looked at."""
+    caught_seen: _builtins.int
+    """caught_seen is from how many scored ones they were sampled."""
     no_longer_flagged: _builtins.int
-    """no_longer_flagged is how many are flagged now and would not be."""
-    no_longer_reviewed: _builtins.int
-    """no_longer_reviewed is how many are reviewed now and would be allowed."""
+    """no_longer_flagged is how many of the caught ones would not be flagged any more."""
+    newly_allowed: _builtins.int
+    """newly_allowed is how many of the caught ones would be allowed that are not now."""
     @_builtins.property
-    def movers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Mover]:
-        """movers are those whose probability would change most, at most ten."""
+    def moves(self) -> _containers.RepeatedCompositeFieldContainer[Global___Move]:
+        """moves are the prompts whose probabilities would change most, furthest first, at most ten."""
+
+    @_builtins.property
+    def sentences(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """sentences say the same in words."""
 
     @_builtins.property
     def findings(self) -> _containers.RepeatedCompositeFieldContainer[Global___EntryFinding]:
@@ -213,18 +243,22 @@ class PreviewImpactResponse(_message.Message):
     def __init__(
         self,
         *,
-        prompts: _builtins.int = ...,
+        allowed: _builtins.int = ...,
+        allowed_seen: _builtins.int = ...,
         newly_flagged: _builtins.int = ...,
         newly_reviewed: _builtins.int = ...,
+        caught: _builtins.int = ...,
+        caught_seen: _builtins.int = ...,
         no_longer_flagged: _builtins.int = ...,
-        no_longer_reviewed: _builtins.int = ...,
-        movers: _abc.Iterable[Global___Mover] | None = ...,
+        newly_allowed: _builtins.int = ...,
+        moves: _abc.Iterable[Global___Move] | None = ...,
+        sentences: _abc.Iterable[_builtins.str] | None = ...,
         findings: _abc.Iterable[Global___EntryFinding] | None = ...,
         provenance: _verdict_pb2.Provenance | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["provenance", b"provenance"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["findings", b"findings", "movers", b"movers", "newly_flagged", b"newly_flagged", "newly_reviewed", b"newly_reviewed", "no_longer_flagged", b"no_longer_flagged", "no_longer_reviewed", b"no_longer_reviewed", "prompts", b"prompts", "provenance", b"provenance"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed", b"allowed", "allowed_seen", b"allowed_seen", "caught", b"caught", "caught_seen", b"caught_seen", "findings", b"findings", "moves", b"moves", "newly_allowed", b"newly_allowed", "newly_flagged", b"newly_flagged", "newly_reviewed", b"newly_reviewed", "no_longer_flagged", b"no_longer_flagged", "provenance", b"provenance", "sentences", b"sentences"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,86 @@
+"""Between the wire messages of reviews and domain values."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from stillwatch.v1 import review_pb2
+
+from classifier.desk.entry import Finding
+from classifier.desk.impact import Impact, Move
+from classifier.errors import InvalidRequest
+from classifier.serve import convert
+from classifier.serve.convert_examples import time_out
+from classifier.verdict import Provenance
+from index.change import Choice
+from index.change import Decision as Decided
+
+_CHOICES = {
+    review_pb2.CHOICE_ACCEPT: Choice.ACCEPT,
+    review_pb2.CHOICE_REJECT: Choice.REJECT,
+    review_pb2.CHOICE_IGNORE: Choice.IGNORE,
+}
+_CHOICES_OUT = {
+    Choice.ACCEPT: review_pb2.CHOICE_ACCEPT,
+    Choice.REJECT: review_pb2.CHOICE_REJECT,
+    Choice.IGNORE: review_pb2.CHOICE_IGNORE,
+}
+
+
+def impact_out(found: Impact, findings: Sequence[Finding], provenance: Provenance) -> review_pb2.PreviewImpactResponse:
+    """An impact on the wire, with what speaks against the candidates."""
+    return review_pb2.PreviewImpactResponse(
+        allowed=found.allowed,
+        allowed_seen=found.allowed_seen,
+        newly_flagged=found.newly_flagged,
+        newly_reviewed=found.newly_reviewed,
+        caught=found.caught,
+        caught_seen=found.caught_seen,
+        no_longer_flagged=found.no_longer_flagged,
+        newly_allowed=found.newly_allowed,
+        moves=map(_move, found.movers),
+        sentences=found.sentences,
+        findings=map(_finding, findings),
+        provenance=convert.provenance(provenance),
+    )
+
+
+def decision_in(message: review_pb2.ReviewDecision, actor: str) -> Decided:
+    """A reviewer's decision, made now.
+
+    Args:
+        message: The wire message.
+        actor: Who is known to have sent it, in place of whom the message names.
+
+    Returns:
+        The decision.
+
+    Raises:
+        InvalidRequest: When the choice is missing or unknown.
+    """
+    if message.choice not in _CHOICES:
+        raise InvalidRequest("choice is missing or unknown: use a value of Choice")
+    choice = _CHOICES[message.choice]
+    who = actor or message.actor
+    return Decided(message.content_hash, choice, who, message.reason, datetime.now(UTC), message.example_id)
+
+
+def decision_out(decision: Decided) -> review_pb2.ReviewDecision:
+    """A reviewer's decision on the wire."""
+    return review_pb2.ReviewDecision(
+        content_hash=decision.content_hash,
+        choice=_CHOICES_OUT[decision.choice],
+        reason=decision.reason,
+        actor=decision.actor,
+        example_id=decision.example_id,
+        create_time=time_out(decision.at),
+    )
+
+
+def _move(found: Move) -> review_pb2.Move:
+    return review_pb2.Move(
+        mark=found.mark,
+        probability_before=found.before,
+        probability_after=found.after,
+        decision_before=convert.DECISIONS[found.decision_before],
+        decision_after=convert.DECISIONS[found.decision_after],
+    )
