@@ -18,8 +18,6 @@ _BOM = b"\xef\xbb\xbf"
 _MOST_VALUES = 2**20
 """Lists and objects of a line: each takes some hundred bytes of memory, and may take three of the file."""
 _DELIMITERS = (",", "\t", ";", "|")
-
-
 Parse = Callable[[bytes], object]
 """A line of JSON as a value, or as a RowFault."""
 
@@ -70,7 +68,7 @@ def _fast_parser() -> Parse:
 
     def parse(line: bytes) -> object:
         try:
-            return loads(line)  # type: ignore[no-any-return]  # whatever JSON holds
+            return loads(line)
         except JSONDecodeError as error:
             return _too_deep() if _is_of_depth(error.msg) else parse_line(line)
 
