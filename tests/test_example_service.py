@@ -316,8 +316,8 @@ def test_what_speaks_against_a_candidate_is_said_before_it_is_stored(office: Off
     (known,) = office.ada.add_examples([examples_pb2.Example(text=text, label=BENIGN)]).examples
     found = office.ada.preview_impact([attack(text), attack(f"{text} ")])
     kinds = {(f.candidate, f.kind) for f in found.findings if f.example.example_id == known.id}
-    assert (0, review_pb2.FINDING_KIND_CONFLICT) in kinds
-    assert (1, review_pb2.FINDING_KIND_NEAR_CONFLICT) in kinds
+    assert (0, review_pb2.FINDING_KIND_SAME_TEXT_OTHER_LABELS) in kinds
+    assert (1, review_pb2.FINDING_KIND_NEAR_OTHER_LABEL) in kinds
     assert text not in "".join(f.text for f in found.findings)
 
 

@@ -171,7 +171,5 @@ def _named(example: Example) -> str:
     return f"{example.label}, {example.technique}" if example.technique else str(example.label)
 
 
-def _finding(
-    code: Code, example: Example, other: Example, state: State | None, cosine: float, message: str
-) -> Finding:
+def _finding(code: Code, example: Example, other: Example, state: State | None, cosine: float, message: str) -> Finding:
     return Finding(code, example.id, example.label, other.id, other.label, state, cosine, message)

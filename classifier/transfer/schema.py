@@ -168,7 +168,9 @@ def example_of(row: Mapping[str, object], choices: Choices = AS_WRITTEN) -> Exam
         raise RowRefused(
             Reason.RESERVED_SOURCE, f'source "{SEED_SOURCE}" is kept for the bundle\'s own examples: name another one'
         )
-    fields: dict[str, Any] = {name: given[name] or "" for name in ("label", "technique", "language", "author", "note", "licence")}
+    fields: dict[str, Any] = {
+        name: given[name] or "" for name in ("label", "technique", "language", "author", "note", "licence")
+    }
     times = {name: given[name] for name in ("created", "revision", "changed") if given[name] is not None}
     try:
         return Example(
