@@ -12,7 +12,7 @@ INTERVAL_SECONDS = 0.25
 _LOWEST_PRIORITY = 19
 
 
-class Stopped(Exception):  # noqa: N818  # a message between two parts of this file
+class Stopped(Exception):  # a message between two parts of this file
     """Raised inside a renewal when the tail is stopped."""
 
 
