@@ -270,7 +270,9 @@ def bundle_show(
 @tokens_app.command("new")
 def tokens_new(
     name: Annotated[str, typer.Argument(help="Who will hold it; examples that it adds have this author.")],
-    scope: Annotated[list[str], typer.Option(help="classify, examples:read, examples:write, examples:accept or admin; repeatable.")],
+    scope: Annotated[
+        list[str], typer.Option(help="classify, examples:read, examples:write, examples:accept or admin; repeatable.")
+    ],
     tokens_per_minute: Annotated[int | None, typer.Option(help="Its prompt tokens, by estimate.", min=0)] = None,
     requests_per_second: Annotated[float | None, typer.Option(help="Its requests.", min=0)] = None,
 ) -> None:

@@ -1,10 +1,10 @@
-"""The command line's verbs for labelled examples: examples add, import, list."""
+"""The command line's verbs for labelled examples: examples add, list; the others are in files of their own."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from classifier import exchanging
 from classifier.console import console, read_settings
 from classifier.options import JsonOption, ServerCommand, ServerOption
 
@@ -16,6 +16,7 @@ examples_app = typer.Typer(help="Add, list and import labelled examples.", no_ar
 
 def add_verbs(app: typer.Typer) -> None:
     """Give the command line the verbs of this module."""
+    exchanging.add_verbs(examples_app)
     app.add_typer(examples_app, name="examples")
 
 
@@ -38,19 +39,6 @@ def examples_add(
     row = {"text": text, "label": label, "technique": technique or None, "capabilities": capability or []}
     row |= {"language": language, "source": source, "author": author, "note": note}
     _show_examples(_add([example_row(row)], server), json=json)
-
-
-@examples_app.command("import", cls=ServerCommand)
-def examples_import(
-    file: Annotated[Path, typer.Argument(help="Rows {text, label, technique, capabilities, ...}, .jsonl[.gz].")],
-    source: Annotated[str, typer.Option(help="The source of rows that name none.")] = "",
-    server: ServerOption = None,
-) -> None:
-    """Import examples; a broken row is named and none is stored. A server gets them 128 at a time, each lot whole."""
-    from classifier.curation import read_examples
-
-    stored = _add(read_examples(file, source or file.name), server)
-    typer.echo(f"{len(stored)} examples are stored")
 
 
 @examples_app.command("list", cls=ServerCommand)

@@ -2,17 +2,16 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Protocol
 
 from stillwatch.v1 import examples_pb2
 
 from classifier.client import Client
 from classifier.config import Settings
-from classifier.errors import DataRejected, StillwatchError
-from classifier.rows import read_rows
 from classifier.runtime import Runtime, open_runtime
 from classifier.serve import convert
+from classifier.transfer.messages import message_of
+from classifier.transfer.schema import RowRefused, example_of
 from index.errors import InvalidExample
 from index.example import Example, Label
 
@@ -51,30 +50,6 @@ def open_examples(settings: Settings, server: str | None) -> Iterator[Examples]:
             yield _Local(runtime)
 
 
-def read_examples(file: Path, source: str) -> list[examples_pb2.Example]:
-    """Read a file of examples.
-
-    Args:
-        file: JSON Lines of {text, label, technique, capabilities, language, source, author, note}.
-        source: The source of rows that name none.
-
-    Returns:
-        The examples, each of them valid.
-
-    Raises:
-        DataRejected: When the file cannot be read or a row is no example; the message names the line.
-    """
-    examples = []
-    for number, row in read_rows(file):
-        try:
-            example = example_row({**row, "source": row.get("source") or source})
-            convert.example_in(example)
-        except (StillwatchError, InvalidExample) as error:
-            raise DataRejected(f"{file.name}, line {number}: {error}; nothing was imported") from None
-        examples.append(example)
-    return examples
-
-
 def example_row(row: Mapping[str, object]) -> examples_pb2.Example:
     """A row of JSON as an example.
 
@@ -82,31 +57,15 @@ def example_row(row: Mapping[str, object]) -> examples_pb2.Example:
         row: text, label, technique, capabilities, language, source, author, note.
 
     Returns:
-        The wire message; not yet checked as a whole.
+        The wire message, checked; the store's rules decide its state.
 
     Raises:
-        InvalidExample: When a field is of the wrong type, or the label is unknown.
+        InvalidExample: When a field is of the wrong type, missing or not allowed.
     """
-    capabilities = row.get("capabilities") or []
-    if not isinstance(row.get("text"), str):
-        raise InvalidExample("text is missing: give the prompt")
-    if row.get("label") not in _LABELS:
-        raise InvalidExample('label must be "extraction" or "benign"')
-    if not isinstance(capabilities, list) or not all(isinstance(name, str) for name in capabilities):
-        raise InvalidExample("capabilities must be a list of names")
     try:
-        return examples_pb2.Example(
-            text=str(row["text"]),
-            label=_LABELS[str(row["label"])],
-            technique=str(row.get("technique") or ""),
-            capabilities=capabilities,
-            language=str(row.get("language") or ""),
-            source=str(row.get("source") or ""),
-            author=str(row.get("author") or ""),
-            note=str(row.get("note") or ""),
-        )
-    except UnicodeEncodeError:
-        raise InvalidExample("a field holds an unpaired surrogate: give valid Unicode") from None
+        return message_of(example_of(row), None)
+    except RowRefused as refused:
+        raise InvalidExample(refused.detail) from None
 
 
 class _Remote:

@@ -172,11 +172,15 @@ def supersede(
 
 
 def impact(
-    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID...]", help="Stored examples, such as pending ones.")] = None,
+    ids: Annotated[
+        list[str] | None, typer.Argument(metavar="[ID...]", help="Stored examples, such as pending ones.")
+    ] = None,
     text: Annotated[str | None, typer.Option(help="A prompt that is not stored yet.")] = None,
     label: LabelOption = "extraction",
     technique: TechniqueOption = "",
-    revoked: Annotated[list[str] | None, typer.Option("--revoke", help="An active example that would be taken back.")] = None,
+    revoked: Annotated[
+        list[str] | None, typer.Option("--revoke", help="An active example that would be taken back.")
+    ] = None,
     server: ServerOption = None,
     json: JsonOption = False,
 ) -> None:

@@ -128,5 +128,7 @@ def moment(stamp: "Timestamp") -> str:
 def _table(names: Sequence[str]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in names:
-        table.add_column(name, no_wrap=name in ("id", "when"), overflow="fold", min_width=24 if name == "text" else None)
+        table.add_column(
+            name, no_wrap=name in ("id", "when"), overflow="fold", min_width=24 if name == "text" else None
+        )
     return table

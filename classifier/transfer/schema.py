@@ -84,6 +84,8 @@ class Reason(StrEnum):
     """The row's source is that of the bundle's own examples."""
     CONFLICT = "conflict"
     """The store holds the text with other labels, or as one that was taken back."""
+    TOO_LARGE = "too_large"
+    """The row alone is over the server's limits."""
 
 
 class RowRefused(Exception):
@@ -168,7 +170,9 @@ def example_of(row: Mapping[str, object], choices: Choices = AS_WRITTEN) -> Exam
         raise RowRefused(
             Reason.RESERVED_SOURCE, f'source "{SEED_SOURCE}" is kept for the bundle\'s own examples: name another one'
         )
-    fields: dict[str, Any] = {name: given[name] or "" for name in ("label", "technique", "language", "author", "note", "licence")}
+    fields: dict[str, Any] = {
+        name: given[name] or "" for name in ("label", "technique", "language", "author", "note", "licence")
+    }
     times = {name: given[name] for name in ("created", "revision", "changed") if given[name] is not None}
     try:
         return Example(
