@@ -1,13 +1,12 @@
-"""The command line's verbs for labelled examples: examples add, import, list."""
+"""The command line's verbs for labelled examples: examples add, list; the others are in files of their own."""
 
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from classifier import deciding
+from classifier import deciding, exchanging
 from classifier.acting import (
     CapabilityOption,
     LabelOption,
@@ -35,6 +34,7 @@ examples_app = typer.Typer(help="Keep labelled examples: add, list, accept, revo
 def add_verbs(app: typer.Typer) -> None:
     """Give the command line the verbs of this module."""
     deciding.add_verbs(examples_app)
+    exchanging.add_verbs(examples_app)
     app.add_typer(examples_app, name="examples")
 
 
@@ -67,19 +67,6 @@ def examples_add(
         _say_findings(client, example)
         answer = client.add_examples([example], reason=reason, actor=actor_of(author))
     _show_examples(answer.examples, json=json)
-
-
-@examples_app.command("import", cls=ServerCommand)
-def examples_import(
-    file: Annotated[Path, typer.Argument(help="Rows {text, label, technique, capabilities, ...}, .jsonl[.gz].")],
-    source: Annotated[str, typer.Option(help="The source of rows that name none.")] = "",
-    server: ServerOption = None,
-) -> None:
-    """Import examples; a broken row is named and none is stored. A server gets them 128 at a time, each lot whole."""
-    from classifier.curation import read_examples
-
-    stored = _add(read_examples(file, source or file.name), server)
-    typer.echo(f"{len(stored)} examples are stored")
 
 
 @examples_app.command("list", cls=ServerCommand)
@@ -124,13 +111,6 @@ def _say_findings(client: "Client | LocalExamples", example: "examples_pb2.Examp
     with suppress(ServiceFailed):
         for finding in client.preview_impact([example]).findings:
             say(f"note: {finding.text}")
-
-
-def _add(examples: "list[examples_pb2.Example]", server: str | None) -> "list[examples_pb2.Example]":
-    from classifier.curation import open_examples
-
-    with open_examples(read_settings(), server) as examples_of:
-        return examples_of.add(examples)
 
 
 def _show_examples(examples: "Sequence[examples_pb2.Example]", *, json: bool) -> None:

@@ -5,16 +5,17 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from pathlib import Path
+from typing import Protocol
 
 from stillwatch.v1 import examples_pb2
 
 from classifier.errors import DataRejected, ServiceFailed, TooManyItems
-from classifier.serve import convert
+from classifier.remote import patiently
+from classifier.transfer.messages import message_of
 from classifier.transfer.reading import Entry, ExampleFile, Rejection
 from classifier.transfer.schema import Reason, row_of
 from index.errors import ExampleConflict, InvalidExample
-from index.example import State
 
 MOST_REJECTED = 100_000
 """A file with more is no file of examples."""
@@ -22,8 +23,9 @@ _MOST_ITEMS = 128
 _MOST_BYTES = 2**22
 _ROW_BYTES = 256
 """Of a row, beside its texts."""
+_MOST_NAME = 200
+"""Characters of a file's name in the history."""
 _TOLD_BY_STORE = {"id", "content_hash", "created", "revision", "changed"}
-T = TypeVar("T")
 
 
 class Keeper(Protocol):
@@ -60,12 +62,13 @@ class Counts:
 class Import:
     """One import of some files. To run it again with the same files changes nothing."""
 
-    def __init__(self, keeper: Keeper, known: int, reject: Callable[[Rejection], None]) -> None:
+    def __init__(self, keeper: Keeper, known: int | None, reject: Callable[[Rejection], None]) -> None:
         """Begin.
 
         Args:
             keeper: Where the examples are stored.
-            known: The store's revision before the import: what is of it or earlier was there already.
+            known: The store's revision before the import: what is of it or earlier was there already; None where
+                the importer may not read it, and the first lot's revision is taken for its own.
             reject: Takes each row that is not stored.
         """
         self._keeper, self._known, self._take = keeper, known, reject
@@ -103,34 +106,36 @@ class Import:
             )
 
     def _store(self, file: str, lot: Sequence[Entry]) -> None:
-        messages = [_message(entry) for entry in lot]
+        messages = [message_of(entry.example, entry.state) for entry in lot]
+        why = f"import of {Path(file).name[-_MOST_NAME:]}"
         try:
-            answer = self._keeper.add_examples(messages, _request_id(lot), reason=f"import of {file[-200:]}")
+            answer = patiently(lambda: self._keeper.add_examples(messages, _request_id(lot), reason=why))
         except (ExampleConflict, InvalidExample, TooManyItems, ServiceFailed) as error:
             reason = _reason(error)
-            if reason is None:
-                raise
-            if len(lot) > 1:
+            if len(lot) > 1 and (reason or _is_late(error)):
                 half = len(lot) // 2
                 self._store(file, lot[:half])
                 self._store(file, lot[half:])
-            else:
+            elif reason:
                 self._reject_entry(file, lot[0], reason, str(error))
-            return
-        self._count(file, lot, answer.examples)
+            else:
+                raise
+        else:
+            self._count(file, lot, answer)
 
-    def _count(self, file: str, lot: Sequence[Entry], stored: Sequence[examples_pb2.Example]) -> None:
+    def _count(self, file: str, lot: Sequence[Entry], answer: examples_pb2.AddExamplesResponse) -> None:
+        known = answer.revision - 1 if self._known is None else self._known
         fresh = set()
-        for entry, example in zip(lot, stored, strict=True):
+        for entry, example in zip(lot, answer.examples, strict=True):
             if example.state == examples_pb2.EXAMPLE_STATE_REVOKED:  # it was imported so before, and taken back since
                 detail = f"{example.id} was taken back: restore it, or leave the row out"
                 self._reject_entry(file, entry, Reason.CONFLICT, detail)
                 continue
             self.counts.stored += 1
-            if example.revision > self._known:
+            if example.revision > known:
                 fresh.add(example.id)
         self.counts.added += len(fresh)
-        self._known = max([self._known, *(example.revision for example in stored)])
+        self._known = max([known, *(example.revision for example in answer.examples)])
 
     def _reject_entry(self, file: str, entry: Entry, reason: Reason, detail: str) -> None:
         content = {**row_of(entry.example), "created": entry.example.created.isoformat()}
@@ -154,19 +159,6 @@ def _lots(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
         yield lot
 
 
-def _message(entry: Entry) -> examples_pb2.Example:
-    message = convert.example_out(entry.example)
-    message.state = _STATES[entry.state]
-    return message
-
-
-_STATES = {
-    None: examples_pb2.EXAMPLE_STATE_UNSPECIFIED,
-    State.PENDING: examples_pb2.EXAMPLE_STATE_PENDING,
-    State.ACTIVE: examples_pb2.EXAMPLE_STATE_ACTIVE,
-}
-
-
 def _request_id(lot: Sequence[Entry]) -> str:
     """The lot's own name, by which the store knows it when it comes again."""
     digest = hashlib.sha256()
@@ -174,6 +166,10 @@ def _request_id(lot: Sequence[Entry]) -> str:
         row = {name: value for name, value in row_of(entry.example).items() if name not in _TOLD_BY_STORE}
         digest.update(json.dumps([row, entry.state]).encode() + b"\n")
     return f"import-{digest.hexdigest()}"
+
+
+def _is_late(error: Exception) -> bool:
+    return isinstance(error, ServiceFailed) and error.code == "DEADLINE_EXCEEDED"
 
 
 def _reason(error: Exception) -> Reason | None:

@@ -84,6 +84,8 @@ class Reason(StrEnum):
     """The row's source is that of the bundle's own examples."""
     CONFLICT = "conflict"
     """The store holds the text with other labels, or as one that was taken back."""
+    TOO_LARGE = "too_large"
+    """The row alone is over the server's limits."""
 
 
 class RowRefused(Exception):

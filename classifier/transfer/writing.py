@@ -40,15 +40,34 @@ def write_examples(path: Path, examples: Iterable[Example], format: str | None =
         DataRejected: When an example cannot be written in this format.
         MissingExtra: When pyarrow or zstandard is not installed.
     """
-    known, compression = kind_of(path.name)
-    chosen = format or known
-    if chosen not in FORMATS or (chosen == "parquet" and compression):
-        raise InvalidSetting(f"{path} has no known suffix: name the format ({', '.join(FORMATS)})")
-    if path.is_dir() or not path.parent.is_dir():
-        raise InvalidSetting(f"{path} is no file that can be made: name a file in a folder that exists")
+    chosen, compression = check_output(path, format)
     write = {"jsonl": _write_lines, "csv": _write_records, "parquet": _write_table}[chosen]
     with whole_file(path) as file, _compressed(file, compression) as stream:
         return write(stream, examples)
+
+
+def check_output(path: Path, format: str | None = None) -> tuple[str, str]:
+    """See that a file can be written, before anything is read for it.
+
+    Args:
+        path: The file.
+        format: jsonl, csv or parquet; None tells by the name's suffix.
+
+    Returns:
+        The format, and the compression: "gz", "zst" or "".
+
+    Raises:
+        InvalidSetting: When the format is unknown, or the file cannot stand there.
+    """
+    known, compression = kind_of(path.name)
+    chosen = format or known
+    if chosen not in FORMATS:
+        raise InvalidSetting(f"{path} has no known suffix: name the format ({', '.join(FORMATS)})")
+    if chosen == "parquet" and compression:
+        raise InvalidSetting(f"{path}: Parquet is compressed within: leave out .{compression}")
+    if path.is_dir() or not path.parent.is_dir():
+        raise InvalidSetting(f"{path} is no file that can be made: name a file in a folder that exists")
+    return chosen, compression
 
 
 def _write_lines(file: IO[bytes], examples: Iterable[Example]) -> int:
