@@ -17,7 +17,7 @@ from classifier.acting import (
     open_verbs,
     state_of,
 )
-from classifier.console import console, read_settings, say
+from classifier.console import console, say
 from classifier.options import JsonOption, ServerCommand, ServerOption
 from index.example import State
 
