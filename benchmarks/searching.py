@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Vectors = NDArray[np.float32]
+_faiss: Any = faiss  # its types know neither these indexes nor how they are searched
 K = 10
 QUERIES = 500
 _AT_ONCE = 50_000
@@ -120,7 +121,7 @@ def recall(found: NDArray[np.int64], truth: NDArray[np.int64]) -> float:
 
 
 def _measure(name: str, rows: Vectors, queries: Vectors, truth: NDArray[np.int64]) -> None:
-    index = faiss.index_factory(rows.shape[1], name, faiss.METRIC_INNER_PRODUCT)
+    index: Any = faiss.index_factory(rows.shape[1], name, faiss.METRIC_INNER_PRODUCT)
     began = time.thread_time()
     if not index.is_trained:
         index.train(rows[:: max(1, len(rows) // 50_000)])
@@ -146,10 +147,10 @@ def _measure(name: str, rows: Vectors, queries: Vectors, truth: NDArray[np.int64
 def _settings(name: str) -> Iterator[tuple[str, Any]]:
     if "HNSW" in name:
         for width in (32, 64, 96, 128, 192, 256):
-            yield f"efSearch {width}", faiss.SearchParametersHNSW(efSearch=width)
+            yield f"efSearch {width}", _faiss.SearchParametersHNSW(efSearch=width)
     elif "IVF" in name:
         for lists in (8, 16, 32, 64, 128):
-            yield f"nprobe {lists}", faiss.SearchParametersIVF(nprobe=lists)
+            yield f"nprobe {lists}", _faiss.SearchParametersIVF(nprobe=lists)
     else:
         yield "", None
 
