@@ -188,7 +188,7 @@ def _merged(
 ) -> tuple[Side, Hits]:
     """One side's nearest examples after the changes, and a side that holds those that are among them."""
     held = len(side.examples)
-    leaving = len(gone & side.ids)
+    leaving = sum(name in side.ids for name in gone)
     known = _without(side, hits, embeddings, gone, leaving) if leaving else hits
     cosines = np.clip(embeddings @ _vectors(added, embeddings.shape[1]).T, -1.0, 1.0)
     places = np.broadcast_to(held + np.arange(len(added)), cosines.shape)
