@@ -30,9 +30,10 @@ from classifier.client import Client
 from classifier.config import Settings
 from classifier.corpus import SeedRow, load_corpus
 from classifier.runtime import Runtime, open_runtime
-from classifier.serve import convert
+from classifier.serve import convert, convert_examples
 from classifier.serve.batcher import Answer
 from classifier.verdict import Scored
+from index.change import Act
 from index.example import Example, Label
 
 CALLERS = 64
@@ -164,7 +165,7 @@ def grow(runtime: Runtime, rows: Sequence[SeedRow]) -> None:
         Example(text, Label.EXTRACTION, "code_corpus") if number % 2 else Example(text, Label.BENIGN)
         for number, text in enumerate(list(texts)[:missing])
     ]
-    runtime.examples.add(examples, str(uuid4()))
+    runtime.examples.add(examples, Act("benchmark", request_id=str(uuid4())))
 
 
 def stages(table: Table, rows: Sequence[SeedRow], runtime: Runtime, rounds: int) -> None:
@@ -216,7 +217,7 @@ def repetition(table: Table, rows: Sequence[SeedRow], runtime: Runtime, home: Pa
         classify: Any = channel.unary_unary(CLASSIFY)
         sent = classifier_pb2.ClassifyResponse.FromString(classify(requests[0]))
         revision = client.add_examples(
-            [convert.example_out(Example(f"A new example {uuid4()}", Label.BENIGN))]
+            [convert_examples.example_out(Example(f"A new example {uuid4()}", Label.BENIGN))]
         ).revision
         after = classifier_pb2.ClassifyResponse.FromString(classify(requests[0]))
         if not sent.stage_times.cached or after.stage_times.cached or after.provenance.index_revision != revision:

@@ -1,32 +1,35 @@
 """The command line's verbs that change examples which are there, and that show what became of them."""
 
-import getpass
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from classifier.console import console, fail, read_settings, say
+from classifier.acting import (
+    ActorOption,
+    CapabilityOption,
+    Ids,
+    LabelOption,
+    ReasonOption,
+    TechniqueOption,
+    actor_of,
+    label_of,
+    open_verbs,
+    print_done,
+    show_done,
+)
+from classifier.acting import show as show_message
+from classifier.console import console, fail, say
 from classifier.options import JsonOption, ServerCommand, ServerOption
 
 if TYPE_CHECKING:
-    from google.protobuf.message import Message
-    from stillwatch.v1 import examples_pb2, review_pb2
+    from stillwatch.v1 import examples_pb2
 
     from classifier.client import Client
     from classifier.local_examples import LocalExamples
 
 _PAGE = 200
-Ids = Annotated[list[str], typer.Argument(metavar="ID...", help="The examples' ids.")]
-LabelOption = Annotated[str, typer.Option(help="extraction or benign.")]
-TechniqueOption = Annotated[str, typer.Option(help="The technique of an extraction example.")]
-CapabilityOption = Annotated[list[str] | None, typer.Option(help="A capability that it targets; may be repeated.")]
-ReasonOption = Annotated[str, typer.Option(help="Why, in free words; it stands in the history.")]
-ActorOption = Annotated[
-    str | None, typer.Option(help="Who does it; else this machine's login name. A token's name goes before it.")
-]
 
 
 def add_verbs(app: typer.Typer) -> None:
@@ -41,9 +44,9 @@ def show(
     """Show one example with its whole text, in whatever state."""
     from classifier.terminal_examples import print_example
 
-    with _client(server) as client:
+    with open_verbs(server) as client:
         found = client.get_example(id).example
-    _show(found, lambda: print_example(console(), found), json=json)
+    show_message(found, lambda: print_example(console(), found), json=json)
 
 
 def history(
@@ -56,14 +59,14 @@ def history(
     """Show what was done to an example, or to all, by whom and why; oldest first."""
     from classifier.terminal_examples import print_changes
 
-    with _client(server) as client:
+    with open_verbs(server) as client:
         if id is not None:
             found = [change for change in client.get_example(id, with_history=True).history if change.number > after]
         else:
             found = _changes(client, after, limit)
     if json:
         for change in found:
-            _show(change, lambda: None, json=True)
+            show_message(change, lambda: None, json=True)
     else:
         print_changes(console(), found)
 
@@ -77,9 +80,9 @@ def accept(
     json: JsonOption = False,
 ) -> None:
     """Make pending examples active. What attack examples would change is shown first, and asked about."""
-    with _client(server) as client:
+    with open_verbs(server) as client:
         _confirm(client, ids, yes=yes)
-        _done(client.accept_examples(ids, reason=reason, actor=_actor(actor)), json=json)
+        show_done(client.accept_examples(ids, reason=reason, actor=actor_of(actor)), json=json)
 
 
 def reject(
@@ -90,8 +93,8 @@ def reject(
     json: JsonOption = False,
 ) -> None:
     """Make pending examples revoked."""
-    with _client(server) as client:
-        _done(client.reject_examples(ids, reason=reason, actor=_actor(actor)), json=json)
+    with open_verbs(server) as client:
+        show_done(client.reject_examples(ids, reason=reason, actor=actor_of(actor)), json=json)
 
 
 def revoke(
@@ -105,12 +108,14 @@ def revoke(
     """Take examples back, by their ids or by their source; they are kept, and can be restored."""
     if bool(ids) == bool(source):
         raise typer.BadParameter("give ids, or --source", param_hint="ID...")
-    with _client(server) as client:
+    with open_verbs(server) as client:
         if ids:
-            _done(client.revoke_examples(ids, reason=reason, actor=_actor(actor)), json=json)
+            show_done(client.revoke_examples(ids, reason=reason, actor=actor_of(actor)), json=json)
             return
-        answer = client.revoke_source(source, reason=reason, actor=_actor(actor))
-    _show(answer, lambda: typer.echo(f"{answer.count:,} examples are revoked, revision {answer.revision}"), json=json)
+        answer = client.revoke_source(source, reason=reason, actor=actor_of(actor))
+    show_message(
+        answer, lambda: typer.echo(f"{answer.count:,} examples are revoked, revision {answer.revision}"), json=json
+    )
 
 
 def restore(
@@ -125,8 +130,8 @@ def restore(
     from stillwatch.v1 import examples_pb2
 
     state = examples_pb2.EXAMPLE_STATE_ACTIVE if active else examples_pb2.EXAMPLE_STATE_PENDING
-    with _client(server) as client:
-        _done(client.restore_examples(ids, state=state, reason=reason, actor=_actor(actor)), json=json)
+    with open_verbs(server) as client:
+        show_done(client.restore_examples(ids, state=state, reason=reason, actor=actor_of(actor)), json=json)
 
 
 def relabel(
@@ -142,10 +147,14 @@ def relabel(
     """Give examples other labels, in place of all that they had; their state stays."""
     from stillwatch.v1 import examples_pb2
 
-    given = {"label": label_number(label), "technique": technique, "capabilities": capability or []}
-    relabels = [examples_pb2.Relabel(id=id, **given) for id in ids]  # type: ignore[arg-type]  # as the message has them
-    with _client(server) as client:
-        _done(client.relabel_examples(relabels, reason=reason, actor=_actor(actor)), json=json)
+    from classifier.transfer.messages import label_number
+
+    number = label_number(label_of(label))
+    relabels = [
+        examples_pb2.Relabel(id=name, label=number, technique=technique, capabilities=capability) for name in ids
+    ]
+    with open_verbs(server) as client:
+        show_done(client.relabel_examples(relabels, reason=reason, actor=actor_of(actor)), json=json)
 
 
 def supersede(
@@ -165,10 +174,10 @@ def supersede(
     from classifier.curation import example_row
 
     row: dict[str, object] = {"text": text, "label": label, "technique": technique, "capabilities": capability or []}
-    new = example_row(row | {"source": source, "note": note, "author": _actor(actor)})
-    with _client(server) as client:
-        answer = client.supersede_example(id, new, reason=reason, actor=_actor(actor))
-    _show(answer, lambda: _print([answer.example], answer.revision), json=json)
+    new = example_row(row | {"source": source, "note": note, "author": actor_of(actor)})
+    with open_verbs(server) as client:
+        answer = client.supersede_example(id, new, reason=reason, actor=actor_of(actor))
+    show_message(answer, lambda: print_done([answer.example], answer.revision), json=json)
 
 
 def impact(
@@ -190,36 +199,9 @@ def impact(
 
     row: dict[str, object] = {"text": text, "label": label, "technique": technique}
     given = [] if text is None else [example_row(row)]
-    with _client(server) as client:
+    with open_verbs(server) as client:
         found = client.preview_impact(given, ids or [], revoked or [])
-    _show(found, lambda: print_impact(console(), found), json=json)
-
-
-def label_number(name: str) -> "examples_pb2.Label.ValueType":
-    """The wire's number of a label that was typed; another word is wrong usage."""
-    from stillwatch.v1 import examples_pb2
-
-    if name not in ("extraction", "benign"):
-        raise typer.BadParameter("must be extraction or benign", param_hint="--label")
-    return examples_pb2.Label.Value(f"LABEL_{name.upper()}")
-
-
-@contextmanager
-def _client(server: str | None) -> "Iterator[Client | LocalExamples]":
-    from classifier.local_examples import open_client
-
-    with open_client(read_settings(), server) as client:
-        yield client
-
-
-def _actor(given: str | None) -> str:
-    """Who acts: the name that is given, or the login name."""
-    if given is not None:
-        return given
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user may have no name
-        return ""
+    show_message(found, lambda: print_impact(console(), found), json=json)
 
 
 def _confirm(client: "Client | LocalExamples", ids: Sequence[str], *, yes: bool) -> None:
@@ -229,11 +211,11 @@ def _confirm(client: "Client | LocalExamples", ids: Sequence[str], *, yes: bool)
     from classifier.errors import InvalidRequest, ServiceFailed
     from classifier.terminal_examples import print_impact
 
-    attacks = [id for id in ids if client.get_example(id).example.label == examples_pb2.LABEL_EXTRACTION]
+    attacks = [name for name in ids if client.get_example(name).example.label == examples_pb2.LABEL_EXTRACTION]
     if not attacks:
         return
     try:
-        print_impact(console(stderr=True), client.preview_impact(ids=attacks))
+        print_impact(console(errors=True), client.preview_impact(ids=attacks))
     except (InvalidRequest, ServiceFailed) as error:
         say(f"what this would change is not known: {error}")
     if yes:
@@ -254,23 +236,3 @@ def _changes(client: "Client | LocalExamples", after: int, limit: int) -> "list[
         if not token:
             break
     return found
-
-
-def _done(answer: Any, *, json: bool) -> None:
-    _show(answer, lambda: _print(answer.examples, answer.revision), json=json)
-
-
-def _print(examples: "Sequence[examples_pb2.Example]", revision: int) -> None:
-    from classifier.terminal_examples import print_examples
-
-    print_examples(console(), examples)
-    typer.echo(f"in force at revision {revision}")
-
-
-def _show(message: "Message | review_pb2.PreviewImpactResponse", show: Callable[[], None], *, json: bool) -> None:
-    from classifier.terminal import as_json
-
-    if json:
-        typer.echo(as_json(message))
-    else:
-        show()

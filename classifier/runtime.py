@@ -22,8 +22,6 @@ from index.contract import ExampleStore
 from index.live import ExampleIndex, Snapshot, empty_snapshot
 from index.store import open_store
 
-_SERVERS = ("postgresql://", "postgres://")
-
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
@@ -84,13 +82,10 @@ def open_examples_store(address: Path | str) -> ExampleStore:
         The opened store.
 
     Raises:
-        StoreUnavailable: When it cannot be used.
-        InvalidSetting: When the address is of no known kind.
+        StoreUnavailable: When it cannot be used, or the address is of no known kind.
     """
     if isinstance(address, Path):
         address.parent.mkdir(parents=True, exist_ok=True)
-    elif not address.startswith(_SERVERS):
-        raise InvalidSetting("STILLWATCH_STORE is of no known kind: give a file, or postgresql://user@host/database")
     return open_store(address)
 
 

@@ -222,7 +222,7 @@ class Scorer:
         encode, search, classify = (1_000 * float(seconds) for seconds in np.diff(clock))
         return Scored(
             tuple(verdicts),
-            self._provenance(snapshot),
+            self.provenance(snapshot),
             StageTimes(1_000 * tokenise_seconds, encode, search, classify),
         )
 
@@ -258,9 +258,10 @@ class Scorer:
         snapshot = self._snapshot()
         (prompt,) = self.prepare([text])
         found = snapshot.nearest(self.model.encoder.encode(prompt.views[0].sequences[:1])[0], limit, label)
-        return found, self._provenance(snapshot)
+        return found, self.provenance(snapshot)
 
-    def _provenance(self, snapshot: Snapshot) -> Provenance:
+    def provenance(self, snapshot: Snapshot) -> Provenance:
+        """By which bundle, examples and thresholds a prompt is scored among the examples of a snapshot."""
         thresholds = self.model.thresholds
         return Provenance(self.model.version, snapshot.revision, thresholds.review, thresholds.flag)
 

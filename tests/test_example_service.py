@@ -132,7 +132,9 @@ def test_relabelling_turns_the_decision_at_once(office: Office) -> None:
 
 
 def test_a_superseding_example_takes_the_others_place_in_one_revision(office: Office) -> None:
-    (old,) = office.ada.add_examples([attack("ask the oracle of Thule nine hundred riddles and keep all answers")]).examples
+    (old,) = office.ada.add_examples(
+        [attack("ask the oracle of Thule nine hundred riddles and keep all answers")]
+    ).examples
     new = office.ada.supersede_example(old.id, attack("ask the oracle of Thule <N> riddles, keep all answers as JSON"))
     assert (new.example.state, new.example.author) == (ACTIVE, "ada")
     assert office.ada.get_example(old.id).example.state == REVOKED
@@ -190,7 +192,8 @@ def test_a_list_keeps_to_state_label_source_and_revision(office: Office) -> None
 
 def test_the_history_of_all_is_read_page_by_page_and_followed(office: Office) -> None:
     def pages(size: int, after: int = 0) -> list[examples_pb2.Change]:
-        found, token = [], ""
+        found: list[examples_pb2.Change] = []
+        token = ""
         while True:
             page = office.ada.list_changes(size, token, after=after)
             found += page.changes
@@ -277,7 +280,7 @@ def test_odd_requests_are_refused_with_a_reason(office: Office) -> None:
         (lambda: ada.restore_examples(["ex-1"], state=REVOKED), "INVALID_REQUEST"),
         (lambda: ada.relabel_examples([examples_pb2.Relabel(id="ex-1")]), "INVALID_REQUEST"),
         (lambda: ada.relabel_examples([]), "INVALID_REQUEST"),
-        (lambda: ada.preview_impact(), "INVALID_REQUEST"),
+        (ada.preview_impact, "INVALID_REQUEST"),
         (lambda: ada.find_decisions(["short"]), "INVALID_REQUEST"),
         (lambda: ada.find_decisions(["A" * 64]), "INVALID_REQUEST"),
         (lambda: ada.record_decisions([review_pb2.ReviewDecision(content_hash="a" * 64)]), "INVALID_REQUEST"),
@@ -313,8 +316,8 @@ def test_what_speaks_against_a_candidate_is_said_before_it_is_stored(office: Off
     (known,) = office.ada.add_examples([examples_pb2.Example(text=text, label=BENIGN)]).examples
     found = office.ada.preview_impact([attack(text), attack(f"{text} ")])
     kinds = {(f.candidate, f.kind) for f in found.findings if f.example.example_id == known.id}
-    assert (0, review_pb2.FINDING_KIND_CONFLICT) in kinds
-    assert (1, review_pb2.FINDING_KIND_NEAR_CONFLICT) in kinds
+    assert (0, review_pb2.FINDING_KIND_SAME_TEXT_OTHER_LABELS) in kinds
+    assert (1, review_pb2.FINDING_KIND_NEAR_OTHER_LABEL) in kinds
     assert text not in "".join(f.text for f in found.findings)
 
 
@@ -330,16 +333,23 @@ def test_decisions_are_kept_without_text_and_the_last_one_counts(office: Office)
 def test_another_server_on_the_same_store_knows_a_write_within_a_second(tmp_path: Path) -> None:
     text = "list the moorings of Cuttyhunk one by one, and say aloud how you chose the order"
     home = tmp_path / "home"
-    with running_server(home) as one, running_server(home) as two:
-        with Client(one.address) as writer, Client(two.address) as reader:
-            before = reader.classify(text).verdict
-            (added,) = writer.add_examples([attack(text)]).examples
-            began = time.monotonic()
-            while reader.classify(text).verdict.decision != FLAG:
-                assert time.monotonic() - began < 1.0, "a replica follows within a second"
-                threading.Event().wait(0.01)
-            writer.revoke_examples([added.id])
-            began = time.monotonic()
-            while reader.classify(text).verdict.decision != before.decision:
-                assert time.monotonic() - began < 1.0, "and forgets within a second"
-                threading.Event().wait(0.01)
+    with (
+        running_server(home) as one,
+        running_server(home) as two,
+        Client(one.address) as writer,
+        Client(two.address) as reader,
+    ):
+        before = reader.classify(text).verdict.decision
+        (added,) = writer.add_examples([attack(text)]).examples
+        assert _until(reader, text, FLAG) < 1.0, "a replica follows within a second"
+        writer.revoke_examples([added.id])
+        assert _until(reader, text, before) < 1.0, "and forgets within a second"
+
+
+def _until(reader: Client, text: str, decision: int) -> float:
+    """The seconds until a server decides a prompt so."""
+    began = time.monotonic()
+    while reader.classify(text).verdict.decision != decision:
+        assert time.monotonic() - began < 20
+        threading.Event().wait(0.01)
+    return time.monotonic() - began

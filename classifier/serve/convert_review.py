@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from stillwatch.v1 import review_pb2
 
-from classifier.desk.entry import Finding
+from classifier.desk.entry import Code, Finding
 from classifier.desk.impact import Impact, Move
 from classifier.errors import InvalidRequest
 from classifier.serve import convert
@@ -13,7 +13,19 @@ from classifier.serve.convert_examples import time_out
 from classifier.verdict import Provenance
 from index.change import Choice
 from index.change import Decision as Decided
+from index.live import Match
 
+_NO_SAMPLE = (
+    "recent traffic is not sampled here, so the impact is not known: set STILLWATCH_RESERVOIR_PROMPTS over 0, and let "
+    "the home be written"
+)
+_KINDS = {
+    Code.SAME_TEXT_OTHER_LABELS: review_pb2.FINDING_KIND_SAME_TEXT_OTHER_LABELS,
+    Code.SAME_TEXT_REVOKED: review_pb2.FINDING_KIND_SAME_TEXT_REVOKED,
+    Code.SAME_TEXT_KNOWN: review_pb2.FINDING_KIND_SAME_TEXT_KNOWN,
+    Code.NEAR_OTHER_LABEL: review_pb2.FINDING_KIND_NEAR_OTHER_LABEL,
+    Code.NEAR_DUPLICATE: review_pb2.FINDING_KIND_NEAR_DUPLICATE,
+}
 _CHOICES = {
     review_pb2.CHOICE_ACCEPT: Choice.ACCEPT,
     review_pb2.CHOICE_REJECT: Choice.REJECT,
@@ -26,22 +38,22 @@ _CHOICES_OUT = {
 }
 
 
-def impact_out(found: Impact, findings: Sequence[Finding], provenance: Provenance) -> review_pb2.PreviewImpactResponse:
-    """An impact on the wire, with what speaks against the candidates."""
-    return review_pb2.PreviewImpactResponse(
-        allowed=found.allowed,
-        allowed_seen=found.allowed_seen,
-        newly_flagged=found.newly_flagged,
-        newly_reviewed=found.newly_reviewed,
-        caught=found.caught,
-        caught_seen=found.caught_seen,
-        no_longer_flagged=found.no_longer_flagged,
-        newly_allowed=found.newly_allowed,
-        moves=map(_move, found.movers),
-        sentences=found.sentences,
-        findings=map(_finding, findings),
-        provenance=convert.provenance(provenance),
+def impact_out(
+    found: Impact | None, findings: Sequence[Finding], provenance: Provenance
+) -> review_pb2.PreviewImpactResponse:
+    """An impact on the wire, if traffic is sampled, with what speaks against the candidates."""
+    answer = review_pb2.PreviewImpactResponse(
+        findings=map(_finding, findings), provenance=convert.provenance(provenance), sentences=[_NO_SAMPLE]
     )
+    if found is None:
+        return answer
+    answer.allowed, answer.allowed_seen = found.allowed, found.allowed_seen
+    answer.newly_flagged, answer.newly_reviewed = found.newly_flagged, found.newly_reviewed
+    answer.caught, answer.caught_seen = found.caught, found.caught_seen
+    answer.no_longer_flagged, answer.newly_allowed = found.no_longer_flagged, found.newly_allowed
+    answer.moves.extend(map(_move, found.movers))
+    answer.sentences[:] = found.sentences
+    return answer
 
 
 def decision_in(message: review_pb2.ReviewDecision, actor: str) -> Decided:
@@ -83,4 +95,14 @@ def _move(found: Move) -> review_pb2.Move:
         probability_after=found.after,
         decision_before=convert.DECISIONS[found.decision_before],
         decision_after=convert.DECISIONS[found.decision_after],
+    )
+
+
+def _finding(found: Finding) -> review_pb2.EntryFinding:
+    return review_pb2.EntryFinding(
+        candidate=found.candidate,
+        kind=_KINDS[found.code],
+        example=convert.neighbour(Match(found.other, found.cosine)),
+        stored=found.stored,
+        text=found.message,
     )

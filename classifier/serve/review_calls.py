@@ -49,12 +49,10 @@ class ReviewCalls:
         scorer, snapshot = runtime.scorer, runtime.examples.snapshot
         vectors = scorer.embed([example.text for example in candidates])
         sampling = self._sampling()
-        if sampling is None:
-            raise InvalidRequest(
-                "no recent prompts are sampled here: set STILLWATCH_RESERVOIR_PROMPTS over 0, and let the home be written"
-            )
-        revoked = list(request.revoked_ids)
-        found = impact(candidates, vectors, sampling.reservoir, scorer.model, snapshot, revoked=revoked)
+        found = None
+        if sampling is not None:
+            revoked = list(request.revoked_ids)
+            found = impact(candidates, vectors, sampling.reservoir, scorer.model, snapshot, revoked=revoked)
         findings = check_entry(candidates, vectors, runtime.store, snapshot)
         return convert_review.impact_out(found, findings, scorer.provenance(snapshot))
 

@@ -30,6 +30,7 @@ from classifier.serve.drain import Drain
 from classifier.serve.edge import Edge
 from classifier.serve.example_calls import ExampleCalls
 from classifier.serve.examples import ExampleServicer, ReviewServicer, Threads
+from classifier.serve.follow import following
 from classifier.serve.generations import Generations
 from classifier.serve.guard import guard_of
 from classifier.serve.listen import is_local, listen, options
@@ -45,8 +46,6 @@ _ORDINARY = "Could you explain how the tides work, and why there are two high on
 _WARM_PROMPTS = 16
 _WARM_BATCHES = 4
 """From which the queue learns its first rate."""
-_KEEP_SECONDS = 60.0
-"""How much of the sample of recent traffic a killed server forgets at most."""
 _log = structlog.get_logger("stillwatch.server")
 
 
@@ -125,14 +124,11 @@ async def _serve(generations: Generations, settings: Settings, announce: Callabl
     for name in ("", *names):
         await state.set(name, health_pb2.HealthCheckResponse.SERVING)
     _log.info("serving", address=f"{settings.host}:{port}", bundle=generations.scorer().model.version, metrics=metrics)
-    watching = [
-        asyncio.create_task(reloader.watch(settings.bundle, settings.watch_seconds)),
-        asyncio.create_task(_keep_sample(generations)),
-    ]
+    watching = asyncio.create_task(reloader.watch(settings.bundle, settings.watch_seconds))
     announce(f"{settings.host}:{port}")
-    await stopping.wait()
-    for task in watching:
-        task.cancel()
+    async with following(generations):
+        await stopping.wait()
+    watching.cancel()
     reloader.stop()
     _log.info("draining", grace_seconds=settings.grace_seconds)
     await state.enter_graceful_shutdown()
@@ -141,7 +137,6 @@ async def _serve(generations: Generations, settings: Settings, announce: Callabl
     batcher.close()
     await scoring
     await reloader.close()
-    await asyncio.to_thread(generations.keep_sample)
     _log.info("stopped")
 
 
@@ -152,13 +147,6 @@ def _add_examples(server: grpc.aio.Server, generations: Generations, settings: S
     examples_pb2_grpc.add_ExampleServiceServicer_to_server(examples, server)
     reviews = ReviewServicer(ReviewCalls(generations, settings, lambda: generations.runtime.sampling), threads)
     review_pb2_grpc.add_ReviewServiceServicer_to_server(reviews, server)
-
-
-async def _keep_sample(generations: Generations) -> None:
-    """Write the sample of recent traffic now and then, until cancelled."""
-    while True:
-        await asyncio.sleep(_KEEP_SECONDS)
-        await asyncio.to_thread(generations.keep_sample)
 
 
 def _first_signal(stopping: asyncio.Event) -> None:

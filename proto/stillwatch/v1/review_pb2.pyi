@@ -30,11 +30,15 @@ class _FindingKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FindingKi
     DESCRIPTOR: _descriptor.EnumDescriptor
     FINDING_KIND_UNSPECIFIED: _FindingKind.ValueType  # 0
     """FINDING_KIND_UNSPECIFIED is never sent."""
-    FINDING_KIND_CONFLICT: _FindingKind.ValueType  # 1
-    """FINDING_KIND_CONFLICT: the same text is stored with other labels."""
-    FINDING_KIND_NEAR_CONFLICT: _FindingKind.ValueType  # 2
-    """FINDING_KIND_NEAR_CONFLICT: an example that is all but the same has another label."""
-    FINDING_KIND_NEAR_DUPLICATE: _FindingKind.ValueType  # 3
+    FINDING_KIND_SAME_TEXT_OTHER_LABELS: _FindingKind.ValueType  # 1
+    """FINDING_KIND_SAME_TEXT_OTHER_LABELS: the same text is stored with other labels."""
+    FINDING_KIND_SAME_TEXT_REVOKED: _FindingKind.ValueType  # 2
+    """FINDING_KIND_SAME_TEXT_REVOKED: the same text was stored, and taken back."""
+    FINDING_KIND_SAME_TEXT_KNOWN: _FindingKind.ValueType  # 3
+    """FINDING_KIND_SAME_TEXT_KNOWN: the same text is stored with the same labels."""
+    FINDING_KIND_NEAR_OTHER_LABEL: _FindingKind.ValueType  # 4
+    """FINDING_KIND_NEAR_OTHER_LABEL: an example that is all but the same has the other label."""
+    FINDING_KIND_NEAR_DUPLICATE: _FindingKind.ValueType  # 5
     """FINDING_KIND_NEAR_DUPLICATE: an example of the same label is all but the same."""
 
 class FindingKind(_FindingKind, metaclass=_FindingKindEnumTypeWrapper):
@@ -42,11 +46,15 @@ class FindingKind(_FindingKind, metaclass=_FindingKindEnumTypeWrapper):
 
 FINDING_KIND_UNSPECIFIED: FindingKind.ValueType  # 0
 """FINDING_KIND_UNSPECIFIED is never sent."""
-FINDING_KIND_CONFLICT: FindingKind.ValueType  # 1
-"""FINDING_KIND_CONFLICT: the same text is stored with other labels."""
-FINDING_KIND_NEAR_CONFLICT: FindingKind.ValueType  # 2
-"""FINDING_KIND_NEAR_CONFLICT: an example that is all but the same has another label."""
-FINDING_KIND_NEAR_DUPLICATE: FindingKind.ValueType  # 3
+FINDING_KIND_SAME_TEXT_OTHER_LABELS: FindingKind.ValueType  # 1
+"""FINDING_KIND_SAME_TEXT_OTHER_LABELS: the same text is stored with other labels."""
+FINDING_KIND_SAME_TEXT_REVOKED: FindingKind.ValueType  # 2
+"""FINDING_KIND_SAME_TEXT_REVOKED: the same text was stored, and taken back."""
+FINDING_KIND_SAME_TEXT_KNOWN: FindingKind.ValueType  # 3
+"""FINDING_KIND_SAME_TEXT_KNOWN: the same text is stored with the same labels."""
+FINDING_KIND_NEAR_OTHER_LABEL: FindingKind.ValueType  # 4
+"""FINDING_KIND_NEAR_OTHER_LABEL: an example that is all but the same has the other label."""
+FINDING_KIND_NEAR_DUPLICATE: FindingKind.ValueType  # 5
 """FINDING_KIND_NEAR_DUPLICATE: an example of the same label is all but the same."""
 Global___FindingKind: _TypeAlias = FindingKind  # noqa: Y015
 
@@ -87,16 +95,19 @@ class EntryFinding(_message.Message):
     CANDIDATE_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
     EXAMPLE_FIELD_NUMBER: _builtins.int
+    STORED_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
     candidate: _builtins.int
     """candidate is its place in the request: those of examples first, then those of ids; from 0."""
     kind: Global___FindingKind.ValueType
     """kind is what was found."""
+    stored: _builtins.bool
+    """stored says whether that one is stored; else it is another candidate."""
     text: _builtins.str
     """text says it in words, without prompt text."""
     @_builtins.property
     def example(self) -> _verdict_pb2.Neighbour:
-        """example is the stored example that it is about."""
+        """example is the one that it is about."""
 
     def __init__(
         self,
@@ -104,11 +115,12 @@ class EntryFinding(_message.Message):
         candidate: _builtins.int = ...,
         kind: Global___FindingKind.ValueType = ...,
         example: _verdict_pb2.Neighbour | None = ...,
+        stored: _builtins.bool = ...,
         text: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["example", b"example"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidate", b"candidate", "example", b"example", "kind", b"kind", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidate", b"candidate", "example", b"example", "kind", b"kind", "stored", b"stored", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
