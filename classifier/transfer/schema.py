@@ -15,7 +15,7 @@ SCHEMA_VERSION = 1
 SEPARATOR = ";"
 """Between the capabilities of a cell of CSV; no name of a capability holds it."""
 _MOST_NUMBER = 2**63 - 1
-_NUMBER = re.compile(r"[0-9]{1,18}")
+_NUMBER = re.compile(r"[0-9]{1,19}")
 
 
 class Kind(StrEnum):
