@@ -26,8 +26,7 @@ from classifier.options import JsonOption, ServerCommand, ServerOption
 if TYPE_CHECKING:
     from stillwatch.v1 import examples_pb2
 
-    from classifier.client import Client
-    from classifier.local_examples import LocalExamples
+    from classifier.local_examples import Verbs
 
 _PAGE = 200
 
@@ -204,7 +203,7 @@ def impact(
     show_message(found, lambda: print_impact(console(), found), json=json)
 
 
-def _confirm(client: "Client | LocalExamples", ids: Sequence[str], *, yes: bool) -> None:
+def _confirm(client: "Verbs", ids: Sequence[str], *, yes: bool) -> None:
     """Show what attack examples would change, and ask."""
     from stillwatch.v1 import examples_pb2
 
@@ -226,7 +225,7 @@ def _confirm(client: "Client | LocalExamples", ids: Sequence[str], *, yes: bool)
         fail("nothing was accepted")
 
 
-def _changes(client: "Client | LocalExamples", after: int, limit: int) -> "list[examples_pb2.Change]":
+def _changes(client: "Verbs", after: int, limit: int) -> "list[examples_pb2.Change]":
     found: list[examples_pb2.Change] = []
     token = ""
     while len(found) < limit:
