@@ -201,7 +201,7 @@ def crash(store: str, kills: int, seed: int, folder: Path, found: Crashed) -> No
                     raise Broken(f"a writer ended with {process.exitcode}")
                 process.close()
                 found.kills += 1
-            _check(address, journals, here, found)
+            check(address, journals, here, found)
             number += 1
 
 
@@ -216,8 +216,18 @@ def _start(address: str, journal: Path, chance: random.Random, found: Crashed) -
     return process, _LONGEST if point else chance.uniform(0.05, 0.6)
 
 
-def _check(address: str, journals: list[Path], latest: list[Path], found: Crashed) -> None:
-    """Hold a store to all that its writers noted; those of the latest ones were under way."""
+def check(address: str, journals: list[Path], latest: list[Path], found: Crashed) -> None:
+    """Hold a store to all that its writers noted.
+
+    Args:
+        address: The store's.
+        journals: All files that its writers wrote.
+        latest: Those of them whose writers were killed just now; what they did not see acknowledged is asked for again.
+        found: Where it is counted.
+
+    Raises:
+        Broken: When the store did not keep what it promised.
+    """
     with closing(open_store(address)) as store:
         for write in _check_writes(store, journals, latest, found):
             write.run(store)
