@@ -33,6 +33,7 @@ from classifier.runtime import Runtime, open_runtime
 from classifier.serve import convert
 from classifier.serve.batcher import Answer
 from classifier.verdict import Scored
+from index.change import Act
 from index.example import Example, Label
 
 CALLERS = 64
@@ -164,7 +165,7 @@ def grow(runtime: Runtime, rows: Sequence[SeedRow]) -> None:
         Example(text, Label.EXTRACTION, "code_corpus") if number % 2 else Example(text, Label.BENIGN)
         for number, text in enumerate(list(texts)[:missing])
     ]
-    runtime.examples.add(examples, str(uuid4()))
+    runtime.examples.add(examples, Act("", request_id=str(uuid4())))
 
 
 def stages(table: Table, rows: Sequence[SeedRow], runtime: Runtime, rounds: int) -> None:

@@ -12,7 +12,7 @@ INTERVAL_SECONDS = 0.25
 _LOWEST_PRIORITY = 19
 
 
-class Stopped(Exception):  # noqa: N818  # a message between two parts of this file
+class Stopped(Exception):  # a message between two parts of this file
     """Raised inside a renewal when the tail is stopped."""
 
 
@@ -45,7 +45,10 @@ class Tail:
         self._stopping = threading.Event()
         self._threads = [
             threading.Thread(target=self._run, args=(work, priority), name=name, daemon=True)
-            for name, work, priority in (("index-tail", self._follow, 0), ("index-renewal", self._renew, _LOWEST_PRIORITY))
+            for name, work, priority in (
+                ("index-tail", self._follow, 0),
+                ("index-renewal", self._renew, _LOWEST_PRIORITY),
+            )
         ]
 
     def start(self) -> None:
