@@ -130,7 +130,8 @@ def hits_of(*rows: Sequence[tuple[int, float]]) -> Hits:
 
 def carried(side: Side, *names: str) -> list[list[bool]]:
     """What each example of a side carries, and then what no neighbour carries."""
-    return side.membership(names)[np.array([*range(len(side.examples)), -1])].tolist()
+    found: list[list[bool]] = side.membership(names)[np.array([*range(len(side.examples)), -1])].tolist()
+    return found
 
 
 def everything(snapshot: Snapshot) -> list[Example]:
