@@ -28,6 +28,14 @@ def rest() -> None:
     """No pause."""
 
 
+def empty_index(dimensions: int) -> Any:
+    """FAISS's own index, without rows."""
+    index = _faiss.IndexHNSWSQ(dimensions, _faiss.ScalarQuantizer.QT_fp16, LINKS, _faiss.METRIC_INNER_PRODUCT)
+    index.hnsw.efConstruction = BUILD_WIDTH
+    index.is_trained = True  # 16-bit floats learn nothing from rows
+    return index
+
+
 class Graph:
     """An immutable graph of rows, each with the position that stands for it in the hits.
 
@@ -36,7 +44,7 @@ class Graph:
 
     def __init__(self, index: Any, places: Grown[np.int64]) -> None:
         """Hold an index and the positions, ascending, of its rows; `build` makes both."""
-        self._index = index
+        self.index = index
         self.places = places
 
     @classmethod
@@ -52,23 +60,21 @@ class Graph:
         Returns:
             The graph.
         """
-        index = _faiss.IndexHNSWSQ(dimensions, _faiss.ScalarQuantizer.QT_fp16, LINKS, _faiss.METRIC_INNER_PRODUCT)
-        index.hnsw.efConstruction = BUILD_WIDTH
-        index.is_trained = True  # 16-bit floats learn nothing from rows
+        index = empty_index(dimensions)
         for some in rows:
             _add(index, some, pause)
         return cls(index, Grown(places))
 
     def extended(self, rows: Vectors, places: Positions, pause: Pause = rest) -> "Graph":
         """A new graph that holds these (n, d) rows too, at these higher positions; see `build`."""
-        index = _faiss.clone_index(self._index)
+        index = _faiss.clone_index(self.index)
         _add(index, rows, pause)
         return Graph(index, self.places.extended(places))
 
     @property
     def size(self) -> int:
         """How many rows it holds, with those that count no more."""
-        return int(self._index.ntotal)
+        return int(self.index.ntotal)
 
     def rows(self, first: int, count: int) -> Vectors:
         """(count, d) float32: rows by their order in the graph, as the 16-bit floats give them back."""
@@ -106,14 +112,14 @@ class Graph:
 
     @property
     def _storage(self) -> Any:
-        return _faiss.downcast_index(self._index.storage)
+        return _faiss.downcast_index(self.index.storage)
 
     def _walk(
         self, queries: Vectors, wanted: int, width: int, alive: NDArray[np.bool_], gone: int
     ) -> tuple[Vectors, Positions, NDArray[np.int64]]:
         depth = wanted if not gone else min(max(width, wanted), wanted + gone)
         parameters = _faiss.SearchParametersHNSW(efSearch=max(width, depth))
-        cosines, nodes = self._index.search(queries, depth, params=parameters)
+        cosines, nodes = self.index.search(queries, depth, params=parameters)
         places = self.places.view[nodes]
         counts = (nodes >= 0) & alive[places]
         if not counts.all():
