@@ -11,6 +11,7 @@ from index.change import Act, Action, Change, Choice, Decision
 from index.example import Example, Label, State
 
 SOURCE = "review"
+_PROPOSING = (Action.ADD, Action.RESTORE, Action.RELABEL)
 
 
 class Writer(Protocol):
@@ -221,9 +222,9 @@ def state_of(*, pending_by_default: bool, two_person_rule: bool) -> State:
 
 
 def may_accept(history: Sequence[Change], actor: str) -> bool:
-    """Whether the rule of two lets somebody accept a pending example: not what he proposed or last relabelled himself.
+    """Whether the rule of two lets somebody accept a pending example.
 
-    The store holds to it by itself (`ExampleStore.accept` with by_another); this says so before it is tried.
+    He may not when he proposed it, last restored it or last relabelled it himself. The store holds to it by itself (`ExampleStore.accept` with by_another); this says so before it is tried.
 
     Args:
         history: The example's changes, oldest first.
@@ -232,6 +233,5 @@ def may_accept(history: Sequence[Change], actor: str) -> bool:
     Returns:
         False where somebody else must.
     """
-    proposed = [change.actor for change in history if change.action in (Action.ADD, Action.RESTORE, Action.SUPERSEDE)]
-    relabelled = [change.actor for change in history if change.action is Action.RELABEL]
-    return actor not in {*proposed[-1:], *relabelled[-1:]}
+    words = {change.action: change.actor for change in history if change.action in _PROPOSING}
+    return actor not in words.values()
