@@ -138,8 +138,7 @@ class Import:
         self._known = max([known, *(example.revision for example in answer.examples)])
 
     def _reject_entry(self, file: str, entry: Entry, reason: Reason, detail: str) -> None:
-        content = {**row_of(entry.example), "created": entry.example.created.isoformat()}
-        self._reject(Rejection(file, entry.row, reason.value, detail, content))
+        self._reject(Rejection(file, entry.row, reason.value, detail, entry.content))
 
 
 def _lots(entries: Iterable[Entry]) -> Iterator[list[Entry]]:

@@ -76,11 +76,13 @@ class Entry:
         row: The row's number, from 1.
         example: The example.
         state: Pending or active where the row or the importer names it; None leaves it to where it is imported.
+        content: The row's known columns.
     """
 
     row: int
     example: Example
     state: State | None
+    content: Mapping[str, Any]
 
 
 class ExampleFile:
@@ -161,7 +163,8 @@ class ExampleFile:
     def _entry(self, row: int, content: Mapping[str, Any]) -> Entry:
         self._pass_over(content)
         example = example_of(content, self._choices)
-        return Entry(row, example, example.state if self._choices.state or content.get("state") else None)
+        known = {name: content[name] for name in NAMES if content.get(name) is not None}
+        return Entry(row, example, example.state if self._choices.state or content.get("state") else None, known)
 
     def _pass_over(self, names: Sequence[str] | Mapping[str, Any]) -> None:
         for name in names:
