@@ -3,26 +3,31 @@
 The store is a fresh SQLite one of so many examples, a tenth of them benign, whose embeddings are made as `searching` makes rows; nothing is encoded
 while examples are added, so that what is timed is the store and the index. Every added example is searched for, and must be
 the nearest to its own embedding. The scoring is the bundle's: one thread that scores batches of 16 prompts without end.
+
+With --changes, so many adds, revokes, restores and relabels in random order, ten a write, come first, while the index is
+renewed beside them; then recall@10 of the index that followed them is held against exact search over what the store holds.
 """
 
 import argparse
+import random
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import faiss
 import numpy as np
-from searching import made
+from searching import made, nearest, recall
 from threadpoolctl import threadpool_limits
 
 from classifier.bundle import open_bundle
 from classifier.scorer import Scorer
 from index.change import Act
-from index.example import Example, Label
+from index.contract import ExampleStore, Relabel
+from index.example import Example, Label, State
 from index.live import ExampleIndex, Snapshot
 from index.search import Vectors
 from index.store import open_store
@@ -32,6 +37,8 @@ _ACT = Act("benchmark")
 _AT_ONCE = 5_000
 _SCORED_AT_ONCE = 16
 _BURST = 1_000
+_QUERIES = 1_000
+_CHANGED_AT_ONCE = 10
 _SECONDS = 4.0
 
 
@@ -41,12 +48,13 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=10_000)
     parser.add_argument("--adds", type=int, default=500, help="examples that are added one by one")
     parser.add_argument("--rounds", type=int, default=5, help="bursts of 1,000 while prompts are scored; 0 for none")
+    parser.add_argument("--changes", type=int, default=0, help="random changes, of which the recall is taken")
     parser.add_argument("--bundle", type=Path, default=Path("var/bundles/current"))
     given = parser.parse_args()
     threadpool_limits(1, user_api="blas")
     bundle = open_bundle(given.bundle.resolve(), threads=1)
-    total = given.rows + given.adds + given.rounds * 2 * _BURST
-    rows, _, _ = made(bundle.vectors, total, 1, 1)
+    total = given.rows + given.changes + given.adds + given.rounds * 2 * _BURST
+    rows, queries, _ = made(bundle.vectors, total, _QUERIES, 1)
 
     def embed(texts: Sequence[str]) -> Vectors:
         return rows[[int(text.split()[1]) for text in texts]]
@@ -62,7 +70,11 @@ def main() -> None:
         print(f"{given.rows:,} examples: the index takes {_bytes(index.snapshot) / given.rows:,.0f} bytes each")
         tail = Tail(lambda: index)
         tail.start()
-        number = _one_by_one(index, rows, given.rows, given.adds)
+        number = given.rows
+        if given.changes:
+            number = _changed(index, number, given.changes)
+            _print_recall(index, rows, queries)
+        number = _one_by_one(index, rows, number, given.adds)
         if given.rounds:
             scorer = Scorer(bundle.model, lambda: index.snapshot)
             texts = [example.text for example in bundle.examples[::37]]
@@ -76,6 +88,55 @@ def _examples(first: int, count: int) -> list[Example]:
         Example(f"made {n}", Label.EXTRACTION, technique="self_chat") if n % 10 else Example(f"made {n}", Label.BENIGN)
         for n in range(first, first + count)
     ]
+
+
+def _changed(index: ExampleIndex, number: int, count: int) -> int:
+    chance = random.Random(1)  # noqa: S311  # no secret
+    active = {example.id: example for example in index.store.since(0)}
+    revoked: dict[str, Example] = {}
+    for _ in range(0, count, _CHANGED_AT_ONCE):
+        kind = chance.choices(["add", "revoke", "relabel", "restore"], [4, 2, 3, 1])[0]
+        held = list(revoked if kind == "restore" else active)
+        some = chance.sample(held, min(len(held), _CHANGED_AT_ONCE)) if kind != "add" else []
+        changed, _ = index.write(_work(kind, some, [active[name] for name in some if name in active], number))
+        number += _CHANGED_AT_ONCE if kind == "add" else 0
+        for example in changed:
+            here, there = (active, revoked) if example.state is State.ACTIVE else (revoked, active)
+            here[example.id] = example
+            there.pop(example.id, None)
+    return number
+
+
+def _work(kind: str, ids: list[str], examples: list[Example], number: int) -> Callable[[ExampleStore], list[Example]]:
+    if kind == "add":
+        return lambda store: store.add(_examples(number, _CHANGED_AT_ONCE), _ACT)
+    if kind == "revoke":
+        return lambda store: store.revoke(ids, _ACT)
+    if kind == "restore":
+        return lambda store: store.restore(ids, _ACT, State.ACTIVE)
+    return lambda store: store.relabel([_turned(example) for example in examples], _ACT)
+
+
+def _turned(example: Example) -> Relabel:
+    if example.label == Label.BENIGN:
+        return Relabel(example.id, Label.EXTRACTION, "self_chat", ())
+    return Relabel(example.id, Label.BENIGN, None, ())
+
+
+def _print_recall(index: ExampleIndex, rows: Vectors, queries: Vectors) -> None:
+    for label in Label:
+        side = index.snapshot.side(label)
+        own = [e for e in index.store.since(0) if e.state is State.ACTIVE and e.label == label]
+        numbers = np.array([int(example.text.split()[1]) for example in own])
+        truth = numbers[nearest(rows[numbers], queries, 10)[1]]
+        hits = side.index.search(queries, 10)
+        found = [[int(side.examples[p].text.split()[1]) for p in positions] for positions in hits.positions.tolist()]
+        graph = side.index.graph.size if side.index.graph else 0
+        print(
+            f"{label.value}: {len(own):,} active examples, {graph:,} in the graph of which {side.index.gone:,} left, "
+            f"{side.index.tail.size:,} in the tail: recall@10 {recall(np.array(found), truth):.4f}",
+            flush=True,
+        )
 
 
 def _one_by_one(index: ExampleIndex, rows: Vectors, first: int, count: int) -> int:
