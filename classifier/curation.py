@@ -13,6 +13,7 @@ from classifier.errors import DataRejected, StillwatchError
 from classifier.rows import read_rows
 from classifier.runtime import Runtime, open_runtime
 from classifier.serve import convert
+from index.contract import Filter
 from index.errors import InvalidExample
 from index.example import Example, Label
 
@@ -141,11 +142,11 @@ class _Local:
         return [convert.example_out(example) for example in stored]
 
     def list(self, label: str | None, source: str, limit: int) -> list[examples_pb2.Example]:
-        wanted = None if label is None else Label(_known(label))
+        wanted = Filter(None if label is None else Label(_known(label)), source=source)
         found: list[Example] = []
         token = ""
         while len(found) < limit:
-            page, token = self._runtime.store.page(min(_PAGE, limit - len(found)), token, wanted, source)
+            page, token = self._runtime.store.page(min(_PAGE, limit - len(found)), token, wanted)
             found += page
             if not token:
                 break

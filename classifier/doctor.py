@@ -13,7 +13,7 @@ from classifier.finding import Finding, find
 from classifier.runtime import thresholds_in_force
 from classifier.text import fold
 from index.errors import IndexRoomError
-from index.store import SqliteStore
+from index.store import open_store
 
 _LEAST_COSINE = 0.999
 _CHECKED = 16
@@ -70,7 +70,7 @@ def _revision(path: Path) -> int | None:
     if not path.exists():
         return None
     try:
-        store = SqliteStore(path)
+        store = open_store(path)
     except IndexRoomError:
         return None
     try:
@@ -82,7 +82,7 @@ def _revision(path: Path) -> int | None:
 def _store(path: Path) -> str:
     if not path.exists():
         return "not there yet: the first start makes it"
-    store = SqliteStore(path)
+    store = open_store(path)
     try:
         return f"{len(store.since(0))} examples at revision {store.revision()}"
     finally:

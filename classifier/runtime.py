@@ -10,13 +10,16 @@ from threadpoolctl import threadpool_limits
 
 from classifier.bundle import Bundle, open_bundle
 from classifier.config import Settings
+from classifier.corpus import AUTHOR as SEED_AUTHOR
 from classifier.corpus import SOURCE as SEED_SOURCE
 from classifier.errors import InvalidSetting
 from classifier.kept import KeptEmbeddings
 from classifier.policy import Thresholds
 from classifier.scorer import Scorer
+from index.change import Act
+from index.contract import ExampleStore
 from index.live import ExampleIndex, Snapshot, empty_snapshot
-from index.store import ExampleStore, SqliteStore
+from index.store import open_store
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +60,7 @@ def open_runtime(settings: Settings, *, store: Path | None = None) -> Iterator[R
     thresholds_in_force(bundle.model.thresholds, settings)  # what contradicts itself ends before a store is made
     path = store or settings.store
     path.parent.mkdir(parents=True, exist_ok=True)
-    opened = SqliteStore(path)
+    opened = open_store(path)
     try:
         _seed(opened, bundle)
         runtime = [put_together(bundle, opened, settings)]
@@ -119,12 +122,12 @@ def thresholds_in_force(bundle: Thresholds, settings: Settings) -> Thresholds:
     return Thresholds(review, flag)
 
 
-def _seed(store: SqliteStore, bundle: Bundle) -> None:
+def _seed(store: ExampleStore, bundle: Bundle) -> None:
     """Make the store's seed examples those of the bundle, with the vectors that it brings.
 
     A text that somebody stored under another source keeps its labels.
     """
-    store.replace_source(SEED_SOURCE, bundle.examples)
+    store.replace_source(SEED_SOURCE, bundle.examples, Act(SEED_AUTHOR, "the bundle's seed"))
     encoder = bundle.model.encoder.fingerprint
     missing = store.unembedded(encoder)
     pairs = zip(bundle.examples, bundle.vectors, strict=True)

@@ -1,10 +1,15 @@
 """What was done to an example, by whom and why: the store's history."""
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from index.example import Label, State
+from index.errors import InvalidExample
+from index.example import MAX_FIELD_CHARS, Label, State, is_unicode
+
+MAX_REQUEST_ID_CHARS = 256
+_HASH = re.compile(r"[0-9a-f]{64}")
 
 
 class Action(StrEnum):
@@ -33,6 +38,18 @@ class Act:
     actor: str
     reason: str = ""
     request_id: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check every field.
+
+        Raises:
+            InvalidExample: When one is not allowed.
+        """
+        _check_words(actor=self.actor, reason=self.reason)
+        if self.request_id is not None:
+            _check_words(request_id=self.request_id)
+            if not 0 < len(self.request_id) <= MAX_REQUEST_ID_CHARS:
+                raise InvalidExample(f"request_id is empty or over {MAX_REQUEST_ID_CHARS} characters: name this write")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,3 +114,23 @@ class Decision:
     reason: str
     at: datetime
     example_id: str = ""
+
+    def __post_init__(self) -> None:
+        """Check every field.
+
+        Raises:
+            InvalidExample: When one is not allowed.
+        """
+        _check_words(actor=self.actor, reason=self.reason, example_id=self.example_id)
+        if not _HASH.fullmatch(self.content_hash):
+            raise InvalidExample("content_hash is no SHA-256 in hexadecimal: give the prompt's own")
+        if self.at.tzinfo is None:
+            raise InvalidExample("at has no time zone: give one")
+
+
+def _check_words(**fields: str) -> None:
+    for name, value in fields.items():
+        if not is_unicode(value):
+            raise InvalidExample(f"{name} holds an unpaired surrogate: give valid Unicode")
+        if len(value) > MAX_FIELD_CHARS:
+            raise InvalidExample(f"{name} is over {MAX_FIELD_CHARS} characters: shorten it")

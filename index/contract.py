@@ -1,4 +1,4 @@
-"""What every example store does; `open_store` opens the one that an address names."""
+"""What every example store does; `index.store.open_store` opens the one that an address names."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -87,8 +87,9 @@ class ExampleStore(Protocol):
     def replace_source(self, source: str, examples: Sequence[Example], act: Act) -> None:
         """Make the active examples of a source exactly these, in one revision; nothing happens when they are.
 
-        A text that is stored under another source, in whatever state, stays as it is. What is no longer wanted is
-        revoked; what was revoked so and is wanted again is restored.
+        A text that is stored under another source, in whatever state, stays as it is; and so does one of this source
+        that somebody accepted, revoked, restored or relabelled by hand. What is no longer wanted is revoked; what was
+        revoked so and is wanted again is restored.
         """
 
     def get(self, example_id: str) -> Example:

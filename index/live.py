@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from index.change import Act
+from index.contract import ExampleStore
 from index.errors import StoreUnavailable
-from index.example import Example, Label
+from index.example import Example, Label, State
 from index.search import BatchIndex, Hits, VectorIndex, Vectors
-from index.store import ExampleStore
 
 Embed = Callable[[Sequence[str]], Vectors]
 
@@ -196,7 +197,8 @@ class ExampleIndex:
             vectors = self._embed([example.text for example in examples])
             if examples and vectors.shape != (len(examples), self._dimensions):
                 raise ValueError(f"{len(examples)} examples, but vectors of shape {vectors.shape}")
-            stored = self.store.add(examples, request_id)
+            author = examples[0].author if examples else ""
+            stored = self.store.add(examples, Act(author, request_id=request_id))
             with suppress(StoreUnavailable):  # a vector that is not kept is made again
                 self._keep(examples, vectors)
             self.catch_up()
@@ -210,7 +212,7 @@ class ExampleIndex:
         """
         revision = self.store.revision()  # before the rows: what comes later is found twice rather than never
         held = self._snapshot
-        came = self.store.since(held.revision)
+        came = [example for example in self.store.since(held.revision) if example.state is State.ACTIVE]
         fresh = [example for example in came if example.id not in held.side(example.label).ids]
         vectors = self._vectors_of(fresh) if fresh else np.zeros((0, self._dimensions), np.float32)
         self._snapshot = held.extended(fresh, vectors, max(revision, held.revision))

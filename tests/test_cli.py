@@ -16,7 +16,7 @@ import typer.main
 from serving import Server
 
 from classifier.cli import app
-from index.store import SqliteStore
+from index.store import open_store
 
 BUNDLES = Path(__file__).parent.parent / "var" / "bundles"
 MARKER = "zebra-quartz-7719"
@@ -81,7 +81,7 @@ def jsonl(*rows: object) -> bytes:
 
 def stored(home: Path, source: str) -> list[str]:
     """The texts that the home's store holds of a source."""
-    store = SqliteStore(home / "examples.db")
+    store = open_store(home / "examples.db")
     try:
         return [example.text for example in store.since(0) if example.source == source]
     finally:

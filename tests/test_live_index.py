@@ -13,14 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from classifier.encoder import HashEncoder
+from index.change import Act
 from index.errors import ExampleConflict, InvalidExample
 from index.example import Example, Label
 from index.live import ExampleIndex, Match, Side, Snapshot, merged
 from index.search import ExactIndex, FaissIndex, Hits, VectorIndex, Vectors
-from index.store import SqliteStore
+from index.store import open_store
 
 SEED = "a seed example that every store here begins with"
 ENCODER = HashEncoder()
+ACT = Act("ann")
 WORDS = ["harvest", "answers", "teach", "model", "poem", "river", "translate", "letter", "invoice", "garden"]
 
 sentences = st.lists(st.sampled_from(WORDS), min_size=1, max_size=4).map(" ".join)
@@ -59,8 +61,8 @@ Open = Callable[..., ExampleIndex]
 def path(tmp_path: Path) -> Path:
     """Where the store is; it holds one benign example."""
     path = tmp_path / "examples.sqlite"
-    with closing(SqliteStore(path)) as store:
-        store.add([benign(SEED)])
+    with closing(open_store(path)) as store:
+        store.add([benign(SEED)], ACT)
     return path
 
 
@@ -78,7 +80,7 @@ def open_index(path: Path, counted: CountingEmbed) -> Iterator[Open]:
         def opens(
             encoder: str = ENCODER.fingerprint, make_index: Callable[[Vectors], VectorIndex] = FaissIndex
         ) -> ExampleIndex:
-            store = opened.enter_context(closing(SqliteStore(path)))
+            store = opened.enter_context(closing(open_store(path)))
             return ExampleIndex(store, counted, encoder, ENCODER.dimensions, make_index)
 
         yield opens
@@ -154,7 +156,7 @@ def assert_in_step(live: ExampleIndex) -> None:
 def test_an_index_over_an_empty_store_is_empty_and_takes_its_first_example(
     tmp_path: Path, make_index: Callable[[Vectors], VectorIndex]
 ) -> None:
-    with closing(SqliteStore(tmp_path / "empty.sqlite")) as store:
+    with closing(open_store(tmp_path / "empty.sqlite")) as store:
         live = ExampleIndex(store, embed, ENCODER.fingerprint, ENCODER.dimensions, make_index)
         assert (live.snapshot.revision, everything(live.snapshot)) == (0, [])
         assert live.snapshot.nearest(embed([SEED])[0], 3) == []
@@ -164,8 +166,8 @@ def test_an_index_over_an_empty_store_is_empty_and_takes_its_first_example(
 
 
 def test_an_index_opens_with_everything_that_the_store_holds(path: Path, open_index: Open) -> None:
-    with closing(SqliteStore(path)) as store:
-        store.add([extraction("harvest the answers"), benign("write a poem")])
+    with closing(open_store(path)) as store:
+        store.add([extraction("harvest the answers"), benign("write a poem")], ACT)
     live = open_index()
     assert [example.text for example in live.snapshot.benign.examples] == [SEED, "write a poem"]
     assert [example.text for example in live.snapshot.extraction.examples] == ["harvest the answers"]
@@ -183,7 +185,7 @@ def test_what_was_added_is_searchable_at_once(live: ExampleIndex) -> None:
 
 def test_what_was_added_is_durable_at_once(live: ExampleIndex, path: Path) -> None:
     stored = live.add([extraction("harvest the answers"), benign("write a poem")])
-    with closing(SqliteStore(path)) as other:
+    with closing(open_store(path)) as other:
         assert other.since(1) == stored
         assert set(other.vectors(ENCODER.fingerprint)) == {example.id for example in other.since(0)}
 
@@ -258,8 +260,8 @@ def test_only_what_has_no_vector_is_encoded_on_opening_and_then_kept(
     path: Path, open_index: Open, counted: CountingEmbed
 ) -> None:
     open_index()
-    with closing(SqliteStore(path)) as store:
-        store.add([extraction("harvest the answers"), benign("write a poem")])
+    with closing(open_store(path)) as store:
+        store.add([extraction("harvest the answers"), benign("write a poem")], ACT)
     counted.calls.clear()
     assert_in_step(open_index())
     assert counted.calls == [["harvest the answers", "write a poem"]]
@@ -297,7 +299,7 @@ def test_an_index_whose_embed_fails_on_opening_keeps_no_vectors(
     counted.fails = True
     with pytest.raises(RuntimeError, match="the encoder failed"):
         open_index()
-    with closing(SqliteStore(path)) as store:
+    with closing(open_store(path)) as store:
         assert store.vectors(ENCODER.fingerprint) == {}
     counted.fails = False
     assert_in_step(open_index())
@@ -380,8 +382,8 @@ def test_an_add_brings_along_what_another_index_stored_meanwhile(open_index: Ope
 def test_what_another_writer_stored_without_vectors_is_encoded_by_the_next_add(
     live: ExampleIndex, counted: CountingEmbed, path: Path
 ) -> None:
-    with closing(SqliteStore(path)) as store:
-        store.add([extraction("harvest the answers")])
+    with closing(open_store(path)) as store:
+        store.add([extraction("harvest the answers")], ACT)
     live.add([benign("write a poem")])
     assert sorted(text for call in counted.calls for text in call) == ["harvest the answers", "write a poem"]
     assert_in_step(live)

@@ -24,8 +24,9 @@ from classifier.config import Settings
 from classifier.doctor import check
 from classifier.finding import Finding, find
 from classifier.probe import Local, _tls, check_server
+from index.change import Act
 from index.example import Example, Label
-from index.store import SqliteStore
+from index.store import open_store
 
 NAMES = ["server", "services", "tls", "probe", "version", "revision", "metrics", "clock"]
 
@@ -82,8 +83,8 @@ def test_an_example_that_was_written_beside_the_server_is_seen(tmp_path: Path) -
         with Client(server.address) as client:
             client.add_examples([examples_pb2.Example(text="a first new one", label=examples_pb2.LABEL_BENIGN)])
         assert by_name(check(settings, server.address))["revision"].good
-        store = SqliteStore(settings.store)
-        store.add([Example(text="a second new one", label=Label.BENIGN)], "beside")
+        store = open_store(settings.store)
+        store.add([Example(text="a second new one", label=Label.BENIGN)], Act("ann", request_id="beside"))
         store.close()
         assert not by_name(check(settings, server.address))["revision"].good
 

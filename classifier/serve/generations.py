@@ -13,14 +13,16 @@ from numpy.typing import NDArray
 from classifier.bundle import Bundle, open_bundle
 from classifier.canary import check
 from classifier.config import Settings
+from classifier.corpus import AUTHOR as SEED_AUTHOR
 from classifier.corpus import SOURCE as SEED_SOURCE
 from classifier.errors import InvalidSetting, ReloadInProgress, ShuttingDown
 from classifier.runtime import Runtime, put_together, threads_of
 from classifier.scorer import Scorer
+from index.change import Act
+from index.contract import ExampleStore
 from index.errors import StoreUnavailable
 from index.example import Example
 from index.live import Snapshot, empty_snapshot
-from index.store import ExampleStore
 
 RELOADABLE = ("review_threshold", "flag_threshold", "max_prompt_chars", "threads")
 """The settings that a reload takes over; the others are read at start."""
@@ -218,7 +220,7 @@ class Generations:
                 candidate = self._candidate(bundle, settings)
             candidate.runtime.examples.catch_up()
             if not candidate.seeded:
-                store.replace_source(SEED_SOURCE, bundle.examples)
+                store.replace_source(SEED_SOURCE, bundle.examples, Act(SEED_AUTHOR, "the bundle's seed"))
             with suppress(StoreUnavailable):  # then the next write catches up
                 candidate.runtime.examples.catch_up()
             self._runtime, self._in_force = candidate.runtime, settings

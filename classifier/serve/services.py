@@ -18,6 +18,7 @@ from classifier.serve.drain import Drain
 from classifier.serve.edge import log_unknown
 from classifier.serve.generations import Generations
 from classifier.serve.guard import current_caller
+from index.contract import Filter
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 MAX_NEIGHBOURS = 100
@@ -154,7 +155,9 @@ class ExampleServicer(examples_pb2_grpc.ExampleServiceServicer):
         size = _limit(request.page_size, "page_size", 100, MAX_PAGE)
         label = convert.label_filter(request.label)
         runtime = self._generations.runtime
-        page, token = await self._run(lambda: runtime.store.page(size, request.page_token, label, request.source))
+        page, token = await self._run(
+            lambda: runtime.store.page(size, request.page_token, Filter(label, source=request.source))
+        )
         return examples_pb2.ListExamplesResponse(
             examples=[convert.example_out(example) for example in page],
             next_page_token=token,
