@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from classifier import lexical
 from classifier.corpus import SeedRow
-from classifier.errors import BundleRejected
+from classifier.errors import BundleRejected, DataRejected
 from classifier.export.weights import ENCODER
 from classifier.head import OnnxHead
 from classifier.lexical import LEXICAL_VERSION
@@ -101,8 +101,14 @@ def head_files(
         The contents of head.onnx, and the card.
 
     Raises:
+        DataRejected: When extraction or a capability cannot be told by what was learnt.
         BundleRejected: When the exported graph's logits differ from the fitted head's.
     """
+    for name, (slope, _) in zip(("extraction", *head.labels.capabilities), head.calibration.tolist(), strict=True):
+        if not slope > 0:
+            raise DataRejected(
+                f'"{name}" cannot be learnt from these examples, held-out ones score the wrong way round: add more of them'
+            )
     data = head_graph(head.blend)
     apart = largest_difference(data, head.blend, seed)
     if apart > PARITY:

@@ -12,7 +12,7 @@ from index.example import Example
 
 KIND = "example"
 """The shape of a prompt that an analyst added: nobody said which it is."""
-_AT_ONCE = 512
+_MOST_COSINES = 2**24
 
 
 def training_rows(
@@ -38,36 +38,38 @@ def training_rows(
     others = sorted(held.values(), key=lambda example: example.content_hash)
     if not others:
         return seeds
-    known = np.array([vectors[row.example.id] for row in seeds], np.float32).reshape(len(seeds), -1)
-    domains = _domains([row.domain for row in seeds], known, others, np.array([vectors[e.id] for e in others]))
+    rows = np.array([vectors[example.id] for example in others])
+    known = np.array([vectors[row.example.id] for row in seeds], np.float32).reshape(len(seeds), rows.shape[1])
+    domains = _domains([row.domain for row in seeds], known, others, rows)
     return seeds + [SeedRow(example, domain, KIND) for example, domain in zip(others, domains, strict=True)]
 
 
 def _domains(seeds: Sequence[str], known: Floats, others: Sequence[Example], rows: Floats) -> list[str]:
     """The domain of each of the others."""
-    first = np.arange(len(others))
-    nearest, closeness = np.full(len(others), -1), np.full(len(others), -1.0)
-    for start in range(0, len(others), _AT_ONCE):
-        block = rows[start : start + _AT_ONCE]
-        if len(seeds):
-            cosines = block @ known.T
-            nearest[start : start + len(block)] = cosines.argmax(axis=1)
-            closeness[start : start + len(block)] = cosines.max(axis=1)
-        for one, other in np.argwhere(block @ rows.T >= PRECEDENT_FROM).tolist():
-            low, high = sorted((_root(first, start + one), _root(first, other)))
-            first[high] = low
-    roots = [_root(first, number) for number in range(len(others))]
-    names: dict[int, tuple[float, str]] = {}
-    for number, root in enumerate(roots):
-        held = names.get(root, (PRECEDENT_FROM, f"{KIND} {others[root].content_hash[:20]}"))
-        if closeness[number] >= held[0]:
-            held = (float(closeness[number]), seeds[nearest[number]])
-        names[root] = held
-    return [names[root][1] for root in roots]
+    nearest, closeness = np.full(len(rows), -1), np.full(len(rows), -1.0)
+    for block in _blocks(len(rows), len(known)):
+        cosines = rows[block] @ known.T
+        nearest[block], closeness[block] = cosines.argmax(axis=1), cosines.max(axis=1)
+    groups = _joined(rows)
+    names = {group: f"{KIND} {others[group].content_hash[:20]}" for group in groups.tolist()}
+    for number in np.argsort(closeness, kind="stable").tolist():
+        if closeness[number] >= PRECEDENT_FROM:
+            names[int(groups[number])] = seeds[nearest[number]]
+    return [names[group] for group in groups.tolist()]
 
 
-def _root(first: NDArray[np.int64], number: int) -> int:
-    while first[number] != number:
-        first[number] = first[first[number]]
-        number = int(first[number])
-    return number
+def _joined(rows: Floats) -> NDArray[np.int64]:
+    """(n,) for each row the lowest number of those that are joined with it."""
+    groups = np.arange(len(rows))
+    for block in _blocks(len(rows), len(rows)):
+        for near in rows[block] @ rows.T >= PRECEDENT_FROM:
+            held = groups[near]
+            if held.size and (held != held[0]).any():
+                groups[np.isin(groups, held)] = held.min()
+    return groups
+
+
+def _blocks(count: int, width: int) -> list[slice]:
+    """Slices of so many rows that a block of cosines stays small; none where there is nothing to compare with."""
+    size = max(1, _MOST_COSINES // max(1, width))
+    return [slice(start, start + size) for start in range(0, count if width else 0, size)]
