@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from classifier import __version__, curating, operating, rescoring, reviewing
+from classifier import __version__, curating, modelling, operating, rescoring, reviewing
 from classifier.console import console, fail, read_settings, say
 from classifier.options import JsonOption, ServerCommand, ServerOption
 
@@ -31,6 +31,7 @@ bundle_app = typer.Typer(help="Build and show bundles.", no_args_is_help=True)
 tokens_app = typer.Typer(help="Make bearer tokens.", no_args_is_help=True)
 app.add_typer(bundle_app, name="bundle")
 curating.add_verbs(app)
+modelling.add_verbs(app)
 operating.add_verbs(app)
 rescoring.add_verbs(app)
 reviewing.add_verbs(app)
@@ -169,45 +170,6 @@ def calibrate(
         )
     typer.echo(f"{found.abstained:,} rows were not judged, {found.rejected:,} could not be scored")
     typer.echo(found.bundle)
-
-
-@app.command()
-def train(
-    output: Annotated[Path, typer.Option(help="The folder to write head.onnx, head.json and ranges.npz into.")],
-    seed: Annotated[int, typer.Option(help="Shuffles the cross-validation's folds.")] = 0,
-) -> None:
-    """Fit, calibrate and export the head on the seed corpus (needs the evaluate extra)."""
-    from classifier.runtime import threads_of
-    from classifier.train.command import train as run
-
-    settings = read_settings()
-    card = run(output, settings.model_cache, threads=threads_of(settings), seed=seed, progress=say)
-    for name, value in card.report.items():
-        typer.echo(f"{name:32} {value:10.4f}")
-
-
-@app.command()
-def evaluate(
-    file: Annotated[
-        Path, typer.Argument(help="Rows {text, extraction, capabilities, source, group, lang}, .jsonl[.gz].")
-    ],
-    output: Annotated[Path, typer.Option(help="The folder for the report.")] = Path("evaluation"),
-    draws: Annotated[int, typer.Option(help="Bootstrap resamples.", min=10, max=100_000)] = 1_000,
-    evasions: Annotated[
-        bool, typer.Option("--evasions", help="Measure evasions, rewordings and long context as well.")
-    ] = False,
-    suspects: Annotated[
-        Path | None, typer.Option(help="Ids of rows believed to be mislabelled, one a line: figures without them, too.")
-    ] = None,
-) -> None:
-    """Measure the scorer on labelled prompts, beside three baselines (needs the evaluate extra)."""
-    from classifier.train.command import evaluate_file
-
-    written = evaluate_file(
-        file, output, read_settings(), draws=draws, evasions=evasions, suspects=suspects, progress=say
-    )
-    for path in written:
-        typer.echo(path)
 
 
 @app.command(cls=ServerCommand)

