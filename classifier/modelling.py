@@ -69,7 +69,7 @@ def train(
     from classifier.bundle import read_manifest
     from index.store import open_store
 
-    store = open_store(settings.store)
+    store = open_store(settings.store_address)
     try:
         folder = train_from_store(store, revision, settings, base=base, seed=seed, progress=say)
     finally:

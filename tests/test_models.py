@@ -144,7 +144,7 @@ def filled(store: ExampleStore) -> tuple[int, list[Example]]:
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     home = variants.make_home(tmp_path_factory.mktemp("models"))
     settings = Settings(home=home, threads=2)
-    store = open_store(settings.store)
+    store = open_store(settings.store_address)
     try:
         revision, active = filled(store)
         folder = train_from_store(store, revision, settings)
