@@ -205,7 +205,7 @@ def test_a_bundle_of_the_seed_corpus_is_the_same_byte_for_byte_as_before_there_w
 
 @pytest.mark.parametrize(("revision", "named"), [(99, "has no revision 99"), (0, "has no revision 0")])
 def test_a_revision_that_is_not_there_is_refused(made: Made, revision: int, named: str) -> None:
-    store = open_store(made.settings.store)
+    store = open_store(made.settings.store_address)
     with pytest.raises(DataRejected, match=named):
         train_from_store(store, revision, made.settings)
     store.close()
