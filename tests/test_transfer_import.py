@@ -125,7 +125,7 @@ def test_what_is_exported_and_imported_elsewhere_is_the_same(tmp_path: Path, for
 
 
 def _said(example: Example) -> tuple[object, ...]:
-    names = "text label technique capabilities language source author note licence state".split()
+    names = ["text", "label", "technique", "capabilities", "language", "source", "author", "note", "licence", "state"]
     return tuple(getattr(example, name) for name in names)
 
 
