@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from classifier.acting import ActorOption, actor_of, label_of, state_of
 from classifier.console import read_settings, say
 from classifier.options import JsonOption, ServerCommand, ServerOption
-from index.example import Label, State
+from index.example import State
 
 if TYPE_CHECKING:
     from classifier.transfer.importing import Counts
@@ -29,14 +30,13 @@ def import_examples(
     format: FormatOption = None,
     rejects: Annotated[Path | None, typer.Option(help="Write a line of JSON for each row that is not stored.")] = None,
     include_rows: Annotated[bool, typer.Option("--include-rows", help="With the rows themselves.")] = False,
+    actor: ActorOption = None,
     server: ServerOption = None,
     json: JsonOption = False,
 ) -> None:
     """Import examples: the good rows are stored, the others are named with their reasons, and the exit code is 3."""
     from classifier.transfer.command import import_files
 
-    if state not in (None, State.PENDING, State.ACTIVE):
-        raise typer.BadParameter("must be pending or active", param_hint="--state")
     if include_rows and rejects is None:
         raise typer.BadParameter("needs --rejects", param_hint="--include-rows")
     counts, first = import_files(
@@ -44,7 +44,8 @@ def import_examples(
         read_settings(),
         server,
         source=source,
-        state=None if state is None else State(state),
+        state=None if state is None else state_of(state, State.PENDING, State.ACTIVE),
+        actor=actor_of(actor),
         format=_format(format),
         rejects=rejects,
         include_rows=include_rows,
@@ -67,11 +68,12 @@ def export_examples(
     from classifier.transfer.command import export_file
     from classifier.transfer.exporting import Wanted
 
-    if state not in (None, *State):
-        raise typer.BadParameter("must be pending, active or revoked", param_hint="--state")
-    if label not in (None, *Label):
-        raise typer.BadParameter("must be extraction or benign", param_hint="--label")
-    wanted = Wanted(None if label is None else Label(label), None if state is None else State(state), source, as_of)
+    wanted = Wanted(
+        label=None if label is None else label_of(label),
+        state=None if state is None else state_of(state, *State),
+        source=source,
+        as_of=as_of,
+    )
     count = export_file(file, read_settings(), server, wanted, _format(format))
     typer.echo(f"{count:,} examples are in {file}")
 

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -37,6 +38,7 @@ ONE = Example(
     revision=7,
     changed=9,
 )
+BY_FILE = Choices(file="rows.jsonl")
 PLAIN = {"text": "Boil an egg?", "label": "benign"}
 
 
@@ -188,7 +190,7 @@ def test_the_parquet_of_other_programs_is_read(tmp_path: Path) -> None:
     assert found[0].created == datetime.fromtimestamp(10**9, UTC)
 
 
-def rows_of(tmp_path: Path, *rows: dict[str, object], choices: Choices = Choices(file="rows.jsonl")) -> list[Example]:  # noqa: B008  # frozen
+def rows_of(tmp_path: Path, *rows: Mapping[str, object], choices: Choices = BY_FILE) -> list[Example]:
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     found, rejected = read(path, choices)

@@ -94,7 +94,7 @@ def nested(values: list[Any], type: pa.DataType | None = None) -> pa.Array:
         ({"text": nested([None], pa.string())}, "missing_field"),
         ({"text": nested(["a"]), "capabilities": nested([[["a"]]])}, "wrong_type"),
         ({"text": nested(["a"]), "capabilities": nested([[None]], pa.list_(pa.string()))}, "wrong_type"),
-        ({"text": nested(["a"]), "created": nested([2**62], pa.timestamp("s", "UTC"))}, "broken_parquet"),
+        ({"text": nested(["a"]), "created": nested([2**62], pa.timestamp("us", "UTC"))}, "broken_parquet"),
         ({"text": nested(["a"]), "created": nested([5], pa.timestamp("us"))}, "wrong_type"),
     ],
 )
@@ -159,11 +159,11 @@ def test_what_is_no_file_of_examples_is_refused_by_name(tmp_path: Path, name: st
 
 
 @pytest.mark.parametrize("piece", [b"x", b"\n", b"[]\n"])
-def test_a_bomb_of_half_a_gigabyte_stays_small_in_memory(tmp_path: Path, piece: bytes) -> None:
+def test_a_bomb_stays_small_in_memory(tmp_path: Path, piece: bytes) -> None:
     path = tmp_path / "bomb.jsonl.gz"
     megabyte = piece * (2**20 // len(piece))
     with gzip.open(path, "wb", compresslevel=1) as file:
-        for _ in range(512 if len(piece) == 1 else 4):
+        for _ in range(512 if piece == b"x" else 4):
             file.write(megabyte)
         file.write(b"\n" + GOOD)
     code = """

@@ -1,10 +1,11 @@
 """An import stores the good rows once, says what is wrong with the others, and may be run again."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from stillwatch.v1 import examples_pb2
 from transferred import FORMATS, MemoryKeeper
 
 from classifier.errors import DataRejected, ServiceFailed, TooManyItems
@@ -161,9 +162,11 @@ def test_a_row_without_a_state_leaves_it_to_the_stores_rules(tmp_path: Path) -> 
     asked: list[int] = []
 
     class Keeper(MemoryKeeper):
-        def add_examples(self, examples, request_id="", *, reason=""):
+        def add_examples(
+            self, examples: Sequence[examples_pb2.Example], request_id: str = "", *, reason: str = "", actor: str = ""
+        ) -> examples_pb2.AddExamplesResponse:
             asked.extend(example.state for example in examples)
-            return super().add_examples(examples, request_id, reason=reason)
+            return super().add_examples(examples, request_id, reason=reason, actor=actor)
 
     run(Keeper(), path)
     assert asked == [0, 2, 1]
@@ -174,12 +177,14 @@ def test_a_row_without_a_state_leaves_it_to_the_stores_rules(tmp_path: Path) -> 
 
 def test_lots_are_halved_until_they_fit_a_server(tmp_path: Path) -> None:
     class Small(MemoryKeeper):
-        def add_examples(self, examples, request_id="", *, reason=""):
+        def add_examples(
+            self, examples: Sequence[examples_pb2.Example], request_id: str = "", *, reason: str = "", actor: str = ""
+        ) -> examples_pb2.AddExamplesResponse:
             if len(examples) > 10:
                 raise ServiceFailed("", "INVALID_ARGUMENT", "TOO_MANY_ITEMS")
             if sum(len(example.text) for example in examples) > 5_000:
                 raise ServiceFailed("", "RESOURCE_EXHAUSTED")
-            return super().add_examples(examples, request_id, reason=reason)
+            return super().add_examples(examples, request_id, reason=reason, actor=actor)
 
     path = rows(tmp_path / "a.jsonl", *(benign(number) for number in range(60)), {**benign(0), "text": "x" * 6_000})
     keeper = Small()

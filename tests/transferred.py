@@ -97,7 +97,7 @@ class MemoryKeeper:
         self._most = most_items
 
     def add_examples(
-        self, examples: Sequence[examples_pb2.Example], request_id: str = "", *, reason: str = ""
+        self, examples: Sequence[examples_pb2.Example], request_id: str = "", *, reason: str = "", actor: str = ""
     ) -> examples_pb2.AddExamplesResponse:
         """Store all or none; a request id that comes again changes nothing."""
         assert 0 < len(request_id) <= 128

@@ -21,6 +21,7 @@ def import_files(
     *,
     source: str = "",
     state: State | None = None,
+    actor: str = "",
     format: str | None = None,
     rejects: Path | None = None,
     include_rows: bool = False,
@@ -33,6 +34,7 @@ def import_files(
         server: Host and port, or None for the local store.
         source: The source of rows that name none; "" takes the file's name.
         state: The state of every row; None takes its own.
+        actor: Who imports; a token's name goes before it.
         format: jsonl, csv or parquet, where a name's suffix does not tell.
         rejects: The file to which rejected rows go.
         include_rows: Whether they go there with their content.
@@ -48,7 +50,7 @@ def import_files(
     """
     sources = [(path, source_of(path, format)) for path in files]
     with open_rejects(rejects, files, include_rows=include_rows) as rejected, open_client(settings, server) as client:
-        work = Import(client, _known(client), rejected)
+        work = Import(client, _known(client), rejected, actor)
         for path, found in sources:
             work.run(ExampleFile(found, Choices(source, path.name, state)))
     return work.counts, rejected.first

@@ -32,7 +32,7 @@ class Keeper(Protocol):
     """Where examples are kept: a client of a server, or of the local store."""
 
     def add_examples(
-        self, examples: Sequence[examples_pb2.Example], request_id: str = "", *, reason: str = ""
+        self, examples: Sequence[examples_pb2.Example], request_id: str = "", *, reason: str = "", actor: str = ""
     ) -> examples_pb2.AddExamplesResponse:
         """Store examples, all or none."""
 
@@ -62,7 +62,7 @@ class Counts:
 class Import:
     """One import of some files. To run it again with the same files changes nothing."""
 
-    def __init__(self, keeper: Keeper, known: int | None, reject: Callable[[Rejection], None]) -> None:
+    def __init__(self, keeper: Keeper, known: int | None, reject: Callable[[Rejection], None], actor: str = "") -> None:
         """Begin.
 
         Args:
@@ -70,8 +70,9 @@ class Import:
             known: The store's revision before the import: what is of it or earlier was there already; None where
                 the importer may not read it, and the first lot's revision is taken for its own.
             reject: Takes each row that is not stored.
+            actor: Who imports.
         """
-        self._keeper, self._known, self._take = keeper, known, reject
+        self._keeper, self._known, self._take, self._actor = keeper, known, reject, actor
         self.counts = Counts()
 
     def run(self, file: ExampleFile) -> None:
@@ -109,7 +110,9 @@ class Import:
         messages = [message_of(entry.example, entry.state) for entry in lot]
         why = f"import of {Path(file).name[-_MOST_NAME:]}"
         try:
-            answer = patiently(lambda: self._keeper.add_examples(messages, _request_id(lot), reason=why))
+            answer = patiently(
+                lambda: self._keeper.add_examples(messages, _request_id(lot), reason=why, actor=self._actor)
+            )
         except (ExampleConflict, InvalidExample, TooManyItems, ServiceFailed) as error:
             reason = _reason(error)
             if len(lot) > 1 and (reason or _is_late(error)):

@@ -161,7 +161,7 @@ def example_of(row: Mapping[str, object], choices: Choices = AS_WRITTEN) -> Exam
             Reason.UNKNOWN_SCHEMA, f"{VERSION} must be {SCHEMA_VERSION}: import it with the Stillwatch that wrote it"
         )
     text = given["text"]
-    if not isinstance(text, str) or not given["label"]:
+    if not text or not given["label"]:
         missing = "label" if text else "text"
         raise RowRefused(Reason.MISSING_FIELD, f"{missing} is missing: every row needs text and label")
     _check_identity(text, given)
@@ -205,7 +205,7 @@ def _checked(column: Column, value: object) -> Any:
         Kind.NAMES: "must be a list of names",
         Kind.NUMBER: "must be a whole number that is not negative",
     }
-    raise RowRefused(Reason.WRONG_TYPE, f"{column.name} {wanted[column.kind]}")
+    raise RowRefused(Reason.WRONG_TYPE, f"{column.name} {wanted[column.kind]}: see docs/interchange.md")
 
 
 def _time(value: object) -> datetime:
