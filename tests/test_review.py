@@ -85,7 +85,7 @@ def terminal(home: Path, *arguments: str, columns: int = 120, lines: int = 40, *
         [sys.executable, "-m", "classifier.cli", *arguments],
         stdin=slave, stdout=slave, stderr=slave, cwd=home, start_new_session=True,
         env={**clean, "STILLWATCH_HOME": str(home), "TERM": "xterm-256color", **variables},
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # so that Ctrl-C is a signal
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509  # so that Ctrl-C is a signal
     )  # fmt: skip
     os.close(slave)
     try:
