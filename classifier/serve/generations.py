@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,8 +50,40 @@ class Swap:
     needs_restart: tuple[str, ...]
 
 
+class Followers(Protocol):
+    """Other processes that score with what is in force here."""
+
+    def stage(self, bundle: Path, settings: Settings, version: str) -> Any:
+        """Start processes with another bundle or other settings, which are not in force yet."""
+
+    def catch_up(self, revision: int, staged: Any = None, *, anew: bool = False) -> None:
+        """Wait until the processes have the examples of a revision: those in force, or staged ones."""
+
+    def swap(self, staged: Any) -> None:
+        """Put staged processes in force; the others end."""
+
+    def drop(self, staged: Any) -> None:
+        """End staged processes."""
+
+
+class Nobody:
+    """Follows where this process alone scores."""
+
+    def stage(self, bundle: Path, settings: Settings, version: str) -> None:
+        """Start nothing."""
+
+    def catch_up(self, revision: int, staged: None = None, *, anew: bool = False) -> None:
+        """Wait for nobody."""
+
+    def swap(self, staged: None) -> None:
+        """Put nothing in force."""
+
+    def drop(self, staged: None) -> None:
+        """End nothing."""
+
+
 @dataclass(frozen=True, slots=True)
-class _Candidate:
+class Candidate:
     """A runtime that is not in force.
 
     Attributes:
@@ -85,6 +119,11 @@ class Generations:
         self._writing = threading.Lock()
         self._reloading = threading.Lock()
         self._stopping = threading.Event()
+        self._followers: Followers = Nobody()
+
+    def followed_by(self, followers: Followers) -> None:
+        """From now on, other processes score with what is in force here."""
+        self._followers = followers
 
     @property
     def runtime(self) -> Runtime:
@@ -112,7 +151,9 @@ class Generations:
         """
         with self._writing:
             index = self._runtime.examples
-            return index.add(examples, request_id), index.snapshot.revision
+            stored, revision = index.add(examples, request_id), index.snapshot.revision
+            self._followers.catch_up(revision)
+            return stored, revision
 
     def stop(self) -> None:
         """Let a reload that is under way end soon, without a swap."""
@@ -143,10 +184,16 @@ class Generations:
             settings, needs_restart = self._settings()
             held = self._runtime.bundle if settings.threads == self._in_force.threads else None
             # The pointer is followed once, so that it may move while the files are read.
-            bundle = open_bundle(settings.bundle.resolve(), threads=threads_of(settings), held=held)
+            folder = settings.bundle.resolve()
+            bundle = open_bundle(folder, threads=threads_of(settings), held=held)
             candidate = self._candidate(bundle, settings)
             moved = check(candidate.runtime)
-            self._swap(candidate, settings)
+            staged = self._followers.stage(folder, settings, bundle.model.version)
+            try:
+                self._swap(candidate, settings, staged)
+            except BaseException:
+                self._followers.drop(staged)
+                raise
             return Swap(self._runtime.examples.snapshot.revision, moved, needs_restart)
         finally:
             sys.setswitchinterval(switching)
@@ -168,9 +215,29 @@ class Generations:
         taken = {name: value for name, value in changed.items() if name in RELOADABLE}
         return self._at_start.model_copy(update=taken), tuple(sorted(changed.keys() - taken.keys()))
 
-    def _candidate(self, bundle: Bundle, settings: Settings) -> _Candidate:
-        """Index the bundle's seed and everybody else's examples as if the store held this bundle's seed already."""
-        store = self._runtime.store
+    def _candidate(self, bundle: Bundle, settings: Settings) -> Candidate:
+        return self.candidate(self._runtime.store, bundle, settings, self._stopping)
+
+    @classmethod
+    def candidate(
+        cls, store: ExampleStore, bundle: Bundle, settings: Settings, stopping: threading.Event | None = None
+    ) -> Candidate:
+        """Index the bundle's seed and everybody else's examples as if the store held this bundle's seed already.
+
+        Args:
+            store: The example store; nothing but missing embeddings is written to it.
+            bundle: The opened bundle.
+            settings: The operator's thresholds and limits.
+            stopping: Ends the work early when it is set.
+
+        Returns:
+            The candidate.
+
+        Raises:
+            InvalidSetting: When the settings' thresholds contradict the bundle's.
+            StoreUnavailable: When the example store cannot be used.
+            ShuttingDown: When it was ended early.
+        """
         revision = store.revision()  # before the rows: what comes later is found twice rather than never
         found = store.since(0)
         others = [example for example in found if example.source != SEED_SOURCE]
@@ -179,11 +246,18 @@ class Generations:
         seeds = [bundle.examples[row] for row in rows]
         seeded = set(map(_content, seeds)) == {_content(example) for example in found if example.source == SEED_SOURCE}
         nothing = empty_snapshot(bundle.model.encoder.dimensions)
-        vectors = self._vectors(store, others, bundle, nothing)
+        vectors = cls._vectors(store, others, bundle, nothing, stopping or threading.Event())
         start = nothing.extended([*seeds, *others], np.concatenate([bundle.vectors[rows], vectors]), revision)
-        return _Candidate(put_together(bundle, store, settings, start), revision, seeded)
+        return Candidate(put_together(bundle, store, settings, start), revision, seeded)
 
-    def _vectors(self, store: ExampleStore, examples: Sequence[Example], bundle: Bundle, nothing: Snapshot) -> Floats:
+    @staticmethod
+    def _vectors(
+        store: ExampleStore,
+        examples: Sequence[Example],
+        bundle: Bundle,
+        nothing: Snapshot,
+        stopping: threading.Event,
+    ) -> Floats:
         """The examples' embeddings by the bundle's encoder: those kept by the store, and the rest made now.
 
         Half of the time is left to the traffic, and what was made is kept even if the candidate is refused.
@@ -200,11 +274,11 @@ class Generations:
             made = dict(zip((e.id for e in some), embedder.embed([e.text for e in some]), strict=True))
             store.keep_vectors(encoder.fingerprint, made)
             known |= made
-            if self._stopping.wait(time.perf_counter() - began):
+            if stopping.wait(time.perf_counter() - began):
                 raise ShuttingDown("the server is stopping: reload another one")
         return np.array([known[e.id] for e in examples], np.float32).reshape(len(examples), encoder.dimensions)
 
-    def _swap(self, candidate: _Candidate, settings: Settings) -> None:
+    def _swap(self, candidate: Candidate, settings: Settings, staged: Any) -> None:
         """Put a candidate in force. Up to the store's own transaction everything can fail; after it, nothing does."""
         bundle, store = candidate.runtime.bundle, candidate.runtime.store
         with self._writing:
@@ -216,11 +290,14 @@ class Generations:
                 # Somebody labelled one of the new seed's texts meanwhile, and his label stands; or another process
                 # gave the store another seed.
                 candidate = self._candidate(bundle, settings)
+                self._followers.catch_up(0, staged, anew=True)
             candidate.runtime.examples.catch_up()
             if not candidate.seeded:
                 store.replace_source(SEED_SOURCE, bundle.examples)
             with suppress(StoreUnavailable):  # then the next write catches up
                 candidate.runtime.examples.catch_up()
+            self._followers.catch_up(candidate.runtime.examples.snapshot.revision, staged)
+            self._followers.swap(staged)
             self._runtime, self._in_force = candidate.runtime, settings
 
 
