@@ -4,38 +4,24 @@ import asyncio
 import os
 import socket
 import sys
-from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
 
-from classifier.serve.frames import (
-    HEAD,
-    MOST_BYTES,
-    Kind,
-    error_in,
-    frame,
-    parts_in,
-    revision_in,
-    revision_out,
-    texts_out,
-)
+from classifier.serve.channel import Channel, Lost
+from classifier.serve.frames import Kind, error_in, frame, parts_in, revision_in, revision_out, texts_out
 from classifier.serve.scoring import Part
 from classifier.serve.worker import Opening
 
 _COMMAND = (sys.executable, "-P", "-m", "classifier.serve.worker")
 _GROWTH = 2.0
-_GROWTH_MIB = 256
+_GROWTH_BYTES = 256 * 2**20
 """A process that holds more than twice what it held at first, and so much beside it, is replaced."""
+_BATCHES_A_LOOK = 32
+"""Its memory is looked at once in so many batches."""
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _CATCH_UP_SECONDS = 20.0
 _END_SECONDS = 5.0
-_T = TypeVar("_T")
-
-
-class Lost(Exception):  # it is no error of a caller's, and never leaves the room
-    """Raised when a process ended, or was ended because it did not answer."""
 
 
 class Process:
@@ -49,22 +35,18 @@ class Process:
         over: Set when it has grown, or is gone: another one is needed.
     """
 
-    def __init__(
-        self, child: asyncio.subprocess.Process, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
+    def __init__(self, child: asyncio.subprocess.Process, batches: Channel, control: Channel) -> None:
         """Watch a started process; start makes one."""
         self._child = child
-        self._writer = writer
-        self._ready: asyncio.Future[tuple[int, bool, str]] = asyncio.get_running_loop().create_future()
-        self._batch: asyncio.Future[list[Part]] | None = None
-        self._catching_up: deque[asyncio.Future[int]] = deque()
-        self._most_pages = 0
+        self._batches = batches
+        self._control = control
+        self._scored = 0
+        self._most_bytes = 0
         self.revision = 0
         self.version = ""
         self.busy = False
         self.grown = False
-        self.over = asyncio.Event()
-        self._listening = asyncio.create_task(self._listen(reader))
+        self.over = control.lost
 
     @classmethod
     async def start(cls, opening: Opening, seconds: float) -> "Process":
@@ -82,21 +64,24 @@ class Process:
             IndexRoomError: When the examples cannot be read.
             Lost: When it ended, or was not ready in time.
         """
-        own, other = socket.socketpair()
+        (batches, its_batches), (control, its_control) = socket.socketpair(), socket.socketpair()
         # The same files as this process's: the working directory alone must not decide what is run.
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
-        with other:
+        with its_batches, its_control:
+            ends = (its_batches.fileno(), its_control.fileno())
             child = await asyncio.create_subprocess_exec(
-                *_COMMAND, stdin=other.fileno(), stdout=asyncio.subprocess.DEVNULL, env=environment
+                *_COMMAND, *map(str, ends), stdin=asyncio.subprocess.DEVNULL, pass_fds=ends, env=environment
             )
-        process = cls(child, *await asyncio.open_unix_connection(sock=own))
+        process = cls(child, await _connected(batches), await _connected(control))
         try:
-            process._send(Kind.OPEN, opening.dumped())
-            process.revision, _, process.version = await process._answer(process._ready, seconds)
+            kind, data = await process._control.ask(frame(Kind.OPEN, opening.dumped()), seconds)
+            if kind == Kind.FAILED:
+                raise error_in(data)
+            process.revision, _, process.version = revision_in(data)
         except BaseException:
             await process.kill()
             raise
-        process._most_pages = int(_GROWTH * process._pages()) + _GROWTH_MIB * 2**20 // _PAGE
+        process._most_bytes = int(_GROWTH * process.resident()) + _GROWTH_BYTES
         return process
 
     @property
@@ -107,7 +92,7 @@ class Process:
     @property
     def alive(self) -> bool:
         """Whether it can be asked."""
-        return not self._listening.done()
+        return not (self._control.lost.is_set() or self._batches.lost.is_set())
 
     async def score(self, texts: Sequence[str], seconds: float) -> list[Part]:
         """Have a batch scored.
@@ -125,19 +110,18 @@ class Process:
         """
         message = frame(Kind.SCORE, *texts_out(texts))
         self.busy = True
-        self._batch = asyncio.get_running_loop().create_future()
         try:
-            self._writer.write(message)
-            return await self._answer(self._batch, seconds)
+            _, data = await self._batches.ask(message, seconds)
         except BaseException:
-            await self.kill()  # whatever it answers later would be taken for the next batch's
+            await self.kill()  # whatever it answers later is for nobody
             raise
         finally:
             self.busy = False
-            self._batch = None
-            if self._pages() > self._most_pages:
-                self.grown = True
-                self.over.set()
+        self._scored += 1
+        if self._scored % _BATCHES_A_LOOK == 0 and self.resident() > self._most_bytes:
+            self.grown = True
+            self.over.set()
+        return parts_in(data)
 
     async def catch_up(self, revision: int, *, anew: bool = False) -> None:
         """Wait until its examples are at a revision; a process that cannot get there is ended.
@@ -146,95 +130,42 @@ class Process:
             revision: The revision.
             anew: Whether it reads all examples again.
         """
-        caught: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._catching_up.append(caught)
-        try:
-            self._send(Kind.CATCH_UP, revision_out(revision, anew=anew))
-            self.revision = await self._answer(caught, _CATCH_UP_SECONDS)
-        except (Exception, asyncio.CancelledError) as error:
+        message = frame(Kind.CATCH_UP, revision_out(revision, anew=anew))
+        with suppress(Lost):
+            kind, data = await self._control.ask(message, _CATCH_UP_SECONDS)
+            if kind == Kind.CAUGHT_UP:
+                self.revision = revision_in(data)[0]
+        if self.revision < revision:
             await self.kill()
-            if isinstance(error, asyncio.CancelledError):
-                raise
-        else:
-            if self.revision < revision:
-                await self.kill()
 
     async def end(self) -> None:
-        """Close the connection, upon which the process ends, and wait for that; kill it if it does not."""
-        self._writer.close()
+        """Close the connections, upon which the process ends, and wait for that; kill it if it does not."""
+        self._close()
         try:
             async with asyncio.timeout(_END_SECONDS):
                 await self._child.wait()
         except TimeoutError:
             await self.kill()
-        await self._gone()
 
     async def kill(self) -> None:
         """End the process at once."""
+        self._close()
         with suppress(ProcessLookupError):
             self._child.kill()
-        self._writer.close()
         await self._child.wait()
-        await self._gone()
 
-    async def _gone(self) -> None:
-        self._listening.cancel()
-        with suppress(asyncio.CancelledError):
-            await asyncio.wait([self._listening])
-        self._lose()
-
-    async def _answer(self, awaited: asyncio.Future[_T], seconds: float) -> _T:
-        if not self.alive:
-            raise Lost
+    def resident(self) -> int:
+        """Bytes of memory that it holds; 0 when it is gone."""
         try:
-            async with asyncio.timeout(seconds):
-                return await awaited
-        except TimeoutError:
-            raise Lost from None
-
-    async def _listen(self, reader: asyncio.StreamReader) -> None:
-        try:
-            while True:
-                length, kind = HEAD.unpack(await reader.readexactly(HEAD.size))
-                if length > MOST_BYTES:
-                    break
-                self._take(kind, await reader.readexactly(length))
-        except (OSError, EOFError, ValueError, LookupError):
-            pass  # it is gone, or out of its mind: see score and catch_up
-        finally:
-            self._lose()
-
-    def _take(self, kind: int, data: bytes) -> None:
-        if kind == Kind.SCORED and self._batch is not None and not self._batch.done():
-            self._batch.set_result(parts_in(data))
-        elif kind == Kind.READY and not self._ready.done():
-            self._ready.set_result(revision_in(data))
-        elif kind == Kind.CAUGHT_UP:
-            caught = self._catching_up.popleft()
-            if not caught.done():
-                caught.set_result(revision_in(data)[0])
-        elif kind == Kind.FAILED:
-            failed = self._catching_up.popleft() if self._ready.done() else self._ready
-            if not failed.done():
-                failed.set_exception(error_in(data))
-        else:
-            raise ValueError
-
-    def _lose(self) -> None:
-        """Tell everybody who waits."""
-        for waiting in (self._ready, self._batch, *self._catching_up):
-            if waiting is not None and not waiting.done():
-                waiting.set_exception(Lost())
-                waiting.exception()  # nobody need ask
-        self._catching_up.clear()
-        self.over.set()
-
-    def _send(self, kind: Kind, *pieces: bytes) -> None:
-        self._writer.write(frame(kind, *pieces))
-
-    def _pages(self) -> int:
-        """Pages of memory that it holds; 0 when it is gone."""
-        try:
-            return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
-        except (OSError, IndexError, ValueError):
+            return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * _PAGE
+        except (OSError, IndexError):
             return 0
+
+    def _close(self) -> None:
+        self._batches.close()
+        self._control.close()
+
+
+async def _connected(end: socket.socket) -> Channel:
+    _, channel = await asyncio.get_running_loop().create_unix_connection(Channel, sock=end)
+    return channel

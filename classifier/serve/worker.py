@@ -1,7 +1,7 @@
-"""A scoring process: `python -m classifier.serve.worker`, started by the server, which it talks to on its standard input.
+"""A scoring process: `python -m classifier.serve.worker BATCHES CONTROL`, started by the server with two sockets.
 
 It opens the bundle and the examples by itself, and writes nothing but embeddings that are missing. It ends when the
-server does: then its standard input is closed.
+server does, since then the sockets are closed.
 """
 
 import gc
@@ -13,12 +13,11 @@ import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-from classifier.bundle import open_bundle
+from classifier.bundle import Bundle, open_bundle
 from classifier.canary import check
 from classifier.config import Settings
 from classifier.errors import StillwatchError
@@ -86,109 +85,98 @@ class Opening:
 
 
 class Worker:
-    """Scores what comes on a socket, and keeps its examples at the revision that it is told."""
+    """Scores what comes on one socket, and keeps its examples at the revision that it is told on another."""
 
-    def __init__(self, connection: socket.socket) -> None:
-        """Talk on a socket."""
-        self._connection = connection
-        self._sending = threading.Lock()
-        self._batches: SimpleQueue[bytes] = SimpleQueue()
-        self._opening: Opening
-        self._store: ExampleStore
-        self._runtime: Runtime
+    def __init__(self, opening: Opening) -> None:
+        """Open everything.
 
-    def run(self) -> None:
-        """Open, say so, and score until the server's end of the socket is closed; never returns."""
-        kind, data = self._receive()
-        if kind != Kind.OPEN:
-            raise ValueError("the first frame must say what to open")
-        self._opening = Opening.loaded(data)
-        settings = self._opening.settings
-        configure_logging(settings.log_format, settings.log_level, settings.log_lines_per_second)
-        # From here on a server that went away ends this process, whatever it is doing.
-        threading.Thread(target=self._listen, name="listen", daemon=True).start()
-        try:
-            self._open()
-        except Exception as error:  # noqa: BLE001  # the server is told, and says it
-            self._fail(error)
-            return
+        Args:
+            opening: What to open.
+
+        Raises:
+            BundleRejected: When the bundle is missing or does not fit its hashes.
+            CanaryFailed: When it decides clear prompts wrongly.
+            InvalidSetting: When the thresholds contradict the bundle's.
+            StoreUnavailable: When the example store cannot be used.
+        """
+        threadpool_limits(1, user_api="blas")
+        self._settings = opening.settings
+        self._store: ExampleStore = SqliteStore(self._settings.store)
+        self._put_together(open_bundle(opening.bundle, threads=1))
+        check(self._runtime)
+        score_parts(self._scorer, WARM_UP)
         settle()
-        version = self._runtime.bundle.model.version
-        self._send(Kind.READY, revision_out(self._revision), version.encode())
-        while True:
-            texts = texts_in(self._batches.get())
-            parts = score_parts(self._scorer, texts)
-            _log_unforeseen(parts)
-            self._send(Kind.SCORED, *parts_out(parts, convert.verdict, _provenance))
 
     @property
-    def _revision(self) -> int:
+    def revision(self) -> int:
+        """The examples' revision."""
         return self._runtime.examples.snapshot.revision
+
+    @property
+    def version(self) -> str:
+        """The bundle's version."""
+        return self._runtime.bundle.model.version
+
+    def score(self, connection: socket.socket) -> None:
+        """Score batches until the server's end is closed; never returns."""
+        while True:
+            _, data = _receive(connection)
+            parts = score_parts(self._scorer, texts_in(data))
+            _log_unforeseen(parts)
+            _send(connection, Kind.SCORED, *parts_out(parts, convert.verdict, _provenance))
+
+    def follow(self, connection: socket.socket) -> None:
+        """Catch up with examples when told, while a batch is scored by the older ones; ends the process at the end."""
+        while True:
+            revision, anew, _ = revision_in(_receive(connection)[1])
+            try:
+                if anew:
+                    self._put_together(self._runtime.bundle)
+                if self.revision < revision:
+                    self._runtime.examples.catch_up()
+            except Exception as error:  # noqa: BLE001  # the server is told, and starts another process for this one
+                _fail(connection, error)
+            else:
+                _send(connection, Kind.CAUGHT_UP, revision_out(self.revision))
 
     def _scorer(self) -> Scorer:
         return self._runtime.scorer
 
-    def _open(self) -> None:
-        threadpool_limits(1, user_api="blas")
-        self._store = SqliteStore(self._opening.settings.store)
-        bundle = open_bundle(self._opening.bundle, threads=1)
-        self._runtime = Generations.candidate(self._store, bundle, self._opening.settings).runtime
-        check(self._runtime)
-        score_parts(self._scorer, WARM_UP)
+    def _put_together(self, bundle: Bundle) -> None:
+        self._runtime: Runtime = Generations.candidate(self._store, bundle, self._settings).runtime
 
-    def _listen(self) -> None:
-        """Take frames as they come; examples are caught up with while a batch is scored by the older ones."""
-        while True:
-            kind, data = self._receive()
-            if kind == Kind.SCORE:
-                self._batches.put(data)
-            elif kind == Kind.CATCH_UP:
-                self._catch_up(data)
-            else:
-                os._exit(2)
 
-    def _catch_up(self, data: bytes) -> None:
-        revision, anew, _ = revision_in(data)
+def _fail(connection: socket.socket, error: Exception) -> None:
+    if not isinstance(error, StillwatchError | IndexRoomError):
+        log_unknown(error, "worker")
+    _send(connection, Kind.FAILED, error_out(error))
+
+
+def _send(connection: socket.socket, kind: Kind, *pieces: bytes) -> None:
+    try:
+        connection.sendall(frame(kind, *pieces))
+    except OSError:  # the server went away
+        os._exit(0)
+
+
+def _receive(connection: socket.socket) -> tuple[int, bytes]:
+    length, kind = HEAD.unpack(_exactly(connection, HEAD.size))
+    return kind, _exactly(connection, min(length, MOST_BYTES))
+
+
+def _exactly(connection: socket.socket, length: int) -> bytes:
+    """So many bytes; when the server goes away, this process ends, whatever its other thread is doing."""
+    data = bytearray(length)
+    view, filled = memoryview(data), 0
+    while filled < length:
         try:
-            if anew:
-                bundle, settings = self._runtime.bundle, self._opening.settings
-                self._runtime = Generations.candidate(self._store, bundle, settings).runtime
-            if self._revision < revision:
-                self._runtime.examples.catch_up()
-            self._send(Kind.CAUGHT_UP, revision_out(self._revision))
-        except Exception as error:  # noqa: BLE001  # the server is told, and starts another process in this one's place
-            self._fail(error)
-
-    def _fail(self, error: Exception) -> None:
-        if not isinstance(error, StillwatchError | IndexRoomError):
-            log_unknown(error, "worker")
-        self._send(Kind.FAILED, error_out(error))
-
-    def _send(self, kind: Kind, *pieces: bytes) -> None:
-        try:
-            with self._sending:
-                self._connection.sendall(frame(kind, *pieces))
-        except OSError:  # the server went away
+            came = connection.recv_into(view[filled:])
+        except OSError:
+            came = 0
+        if not came:
             os._exit(0)
-
-    def _receive(self) -> tuple[int, bytes]:
-        length, kind = HEAD.unpack(self._exactly(HEAD.size))
-        if length > MOST_BYTES:
-            os._exit(2)
-        return kind, self._exactly(length)
-
-    def _exactly(self, length: int) -> bytes:
-        data = bytearray(length)
-        view, filled = memoryview(data), 0
-        while filled < length:
-            try:
-                came = self._connection.recv_into(view[filled:])
-            except OSError:
-                came = 0
-            if not came:
-                os._exit(0)
-            filled += came
-        return bytes(data)
+        filled += came
+    return bytes(data)
 
 
 def _provenance(found: Provenance) -> bytes:
@@ -203,12 +191,23 @@ def _log_unforeseen(parts: list[Part]) -> None:
 
 
 def main() -> None:
-    """Serve the socket on standard input."""
+    """Serve the two sockets."""
     gc.disable()  # until settled, as in the server
     # The server is told to stop, and ends this process when its work is done.
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    Worker(socket.socket(fileno=os.dup(sys.stdin.fileno()))).run()
+    batches, control = (socket.socket(fileno=int(number)) for number in sys.argv[1:])
+    opening = Opening.loaded(_receive(control)[1])
+    settings = opening.settings
+    configure_logging(settings.log_format, settings.log_level, settings.log_lines_per_second)
+    try:
+        worker = Worker(opening)
+    except Exception as error:  # noqa: BLE001  # the server is told, and says it
+        _fail(control, error)
+        return
+    _send(control, Kind.READY, revision_out(worker.revision), worker.version.encode())
+    threading.Thread(target=worker.follow, args=(control,), name="follow", daemon=True).start()
+    worker.score(batches)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,9 @@ import structlog
 
 from classifier.config import Settings
 from classifier.errors import ScorerLost, StillwatchError
+from classifier.serve.channel import Lost
 from classifier.serve.edge import log_unknown
-from classifier.serve.process import Lost, Process
+from classifier.serve.process import Process
 from classifier.serve.scoring import Part
 from classifier.serve.worker import Opening
 from index.errors import IndexRoomError
