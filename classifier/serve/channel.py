@@ -13,14 +13,23 @@ class Lost(Exception):
 
 
 class Channel(asyncio.Protocol):
-    """Asks on a socket. Used from one event loop."""
+    """Asks on a socket. Used from one event loop.
 
-    def __init__(self) -> None:
-        """Begin unconnected; the event loop connects it."""
+    Attributes:
+        lost: Whether the connection is closed.
+    """
+
+    def __init__(self, over: asyncio.Event) -> None:
+        """Begin unconnected; the event loop connects it.
+
+        Args:
+            over: Set when the connection is lost.
+        """
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
         self._asked: deque[asyncio.Future[tuple[Kind, bytes]]] = deque()
-        self.lost = asyncio.Event()
+        self._over = over
+        self.lost = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Hold the connection."""
@@ -46,7 +55,8 @@ class Channel(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # why does not matter
         """Tell everybody who waits."""
-        self.lost.set()
+        self.lost = True
+        self._over.set()
         while self._asked:
             asked = self._asked.popleft()
             if not asked.done():
@@ -65,7 +75,7 @@ class Channel(asyncio.Protocol):
         Raises:
             Lost: When the connection is closed, or no answer came in time.
         """
-        if self._transport is None or self.lost.is_set():
+        if self._transport is None or self.lost:
             raise Lost
         asked: asyncio.Future[tuple[Kind, bytes]] = asyncio.get_running_loop().create_future()
         self._asked.append(asked)

@@ -69,7 +69,7 @@ def frame(kind: Kind, *pieces: bytes) -> bytes:
 
     Args:
         kind: What it is.
-        pieces: What it holds.
+        *pieces: What it holds.
 
     Returns:
         Its bytes.

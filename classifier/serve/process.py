@@ -35,8 +35,10 @@ class Process:
         over: Set when it has grown, or is gone: another one is needed.
     """
 
-    def __init__(self, child: asyncio.subprocess.Process, batches: Channel, control: Channel) -> None:
-        """Watch a started process; start makes one."""
+    def __init__(
+        self, child: asyncio.subprocess.Process, batches: Channel, control: Channel, over: asyncio.Event
+    ) -> None:
+        """Watch a started process, whose channels set over when they are lost; start makes one."""
         self._child = child
         self._batches = batches
         self._control = control
@@ -46,7 +48,7 @@ class Process:
         self.version = ""
         self.busy = False
         self.grown = False
-        self.over = control.lost
+        self.over = over
 
     @classmethod
     async def start(cls, opening: Opening, seconds: float) -> "Process":
@@ -72,7 +74,8 @@ class Process:
             child = await asyncio.create_subprocess_exec(
                 *_COMMAND, *map(str, ends), stdin=asyncio.subprocess.DEVNULL, pass_fds=ends, env=environment
             )
-        process = cls(child, await _connected(batches), await _connected(control))
+        over = asyncio.Event()
+        process = cls(child, await _connected(batches, over), await _connected(control, over), over)
         try:
             kind, data = await process._control.ask(frame(Kind.OPEN, opening.dumped()), seconds)
             if kind == Kind.FAILED:
@@ -92,7 +95,7 @@ class Process:
     @property
     def alive(self) -> bool:
         """Whether it can be asked."""
-        return not (self._control.lost.is_set() or self._batches.lost.is_set())
+        return not (self._control.lost or self._batches.lost)
 
     async def score(self, texts: Sequence[str], seconds: float) -> list[Part]:
         """Have a batch scored.
@@ -166,6 +169,6 @@ class Process:
         self._control.close()
 
 
-async def _connected(end: socket.socket) -> Channel:
-    _, channel = await asyncio.get_running_loop().create_unix_connection(Channel, sock=end)
+async def _connected(end: socket.socket, over: asyncio.Event) -> Channel:
+    _, channel = await asyncio.get_running_loop().create_unix_connection(lambda: Channel(over), sock=end)
     return channel

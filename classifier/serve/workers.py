@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import structlog
 
 from classifier.config import Settings
-from classifier.errors import ScorerLost, StillwatchError
+from classifier.errors import ScorerLost, ShuttingDown, StillwatchError
 from classifier.serve.channel import Lost
 from classifier.serve.edge import log_unknown
 from classifier.serve.process import Process
@@ -148,10 +148,12 @@ class Crew:
         """Replace a process whenever it is lost or has grown."""
         while True:
             await process.over.wait()
-            self._processes.discard(process)
-            _log.warning("worker_replaced", pid=process.pid, cause="grown" if process.grown else "lost")
+            _log.warning("worker_replaced", pid=process.pid, cause="lost" if not process.alive else "grown")
+            if not process.alive:
+                self._processes.discard(process)
             fresh = await self._start_again()
-            if not process.busy and process.alive:
+            self._processes.discard(process)
+            if not process.busy:
                 await process.end()
             process = fresh
 
@@ -183,17 +185,13 @@ class Crew:
                 return process
 
     def _put_back(self, process: Process) -> None:
-        if not process.alive:
-            return
-        if process.grown and process not in self._processes:
-            self._ending = asyncio.create_task(process.end())  # another one is there already
-        else:
+        if process in self._processes:
             self._free.put_nowait(process)
+        else:  # another one has taken its place
+            self._ending = asyncio.create_task(process.end())
 
     async def _forsake(self, starts: Sequence["asyncio.Task[Process]"]) -> None:
-        for start in starts:
-            start.cancel()
-        await asyncio.wait(starts)
+        await asyncio.wait(starts)  # they end by themselves, and are then waited for by nobody else
         await asyncio.gather(*(process.kill() for process in self._processes))
         self._processes.clear()
 
@@ -210,6 +208,7 @@ class Workers:
         self._loop = asyncio.get_running_loop()
         self._crew: Crew | None = None
         self._retiring: set[asyncio.Task[None]] = set()
+        self._staging: asyncio.Task[Crew] | None = None
         self.places = count
 
     @property
@@ -240,14 +239,16 @@ class Workers:
 
     async def close(self) -> None:
         """End every process; those with a batch finish it."""
+        if self._staging is not None:
+            self._staging.cancel()
         crew, self._crew = self._crew, None
         if crew is not None:
             await crew.retire()
         await asyncio.gather(*self._retiring)
 
     def stage(self, bundle: Path, settings: Settings, version: str) -> Crew:
-        """Start another crew beside the one in force; as open otherwise."""
-        return self._wait(self._staged(bundle, settings, version))
+        """Start another crew beside the one in force; as open otherwise, but ShuttingDown when it is closed meanwhile."""
+        return self._wait(self._stage(bundle, settings, version))
 
     def catch_up(self, revision: int, staged: Crew | None = None, *, anew: bool = False) -> None:
         """Wait until a crew has the examples of a revision.
@@ -273,6 +274,16 @@ class Workers:
         crew = Crew(Opening(bundle, settings), self.places)
         await crew.start(version)
         return crew
+
+    async def _stage(self, bundle: Path, settings: Settings, version: str) -> Crew:
+        self._staging = asyncio.create_task(self._staged(bundle, settings, version))
+        try:
+            await asyncio.wait([self._staging])
+            if self._staging.cancelled():
+                raise ShuttingDown("the server is stopping: reload another one")
+            return self._staging.result()
+        finally:
+            self._staging = None
 
     async def _swap(self, staged: Crew) -> None:
         old, self._crew = self._crew, staged
