@@ -18,7 +18,7 @@ from index.errors import IndexRoomError
 
 _ATTEMPTS = 2
 """How often a batch is tried."""
-_START_SECONDS = 60.0
+_START_SECONDS = 120.0
 _ANSWER_SECONDS = 30.0
 """How long a batch may take; by its tokens it should take a fraction of a second."""
 _PAUSE = 0.1
