@@ -17,6 +17,7 @@ class Settings(BaseSettings):
         host: The address to listen on.
         port: The port to listen on; 0 takes a free one.
         threads: Threads of one run of the encoder; 0 takes one for each core.
+        workers: Processes that score, each with one thread of the encoder; 0 scores in the server's own process.
         batch_tokens: The most window tokens that are scored together.
         queue_tokens: The most window tokens that may wait; more is refused.
         queue_seconds: How long a single prompt may wait for its turn, by the running rate; else it is refused.
@@ -62,6 +63,7 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65_535)] = 50_551
     threads: Annotated[int, Field(ge=0, le=256)] = 0
+    workers: Annotated[int, Field(ge=0, le=64)] = 0
     batch_tokens: Annotated[int, Field(ge=256, le=1_000_000)] = 4_096
     queue_tokens: Annotated[int, Field(ge=256, le=100_000_000)] = 262_144
     queue_seconds: Annotated[float, Field(gt=0, le=3_600)] = 0.5

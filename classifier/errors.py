@@ -111,6 +111,10 @@ class ShuttingDown(StillwatchError):
     """Raised for work that comes after the server began to stop."""
 
 
+class ScorerLost(StillwatchError):
+    """Raised when the process that was to score a prompt ended, twice, or cannot be started."""
+
+
 class BundleRejected(StillwatchError):
     """Raised when a bundle's file is missing, altered or not allowed."""
 

@@ -29,6 +29,7 @@ class Tail:
         interval: float = INTERVAL_SECONDS,
         on_trouble: Callable[[Exception], None] = lambda error: None,
         on_renewal: Callable[[ExampleIndex], None] = lambda index: None,
+        on_followed: Callable[[int], None] = lambda revision: None,
     ) -> None:
         """Prepare both; `start` starts them.
 
@@ -37,11 +38,13 @@ class Tail:
             interval: Seconds between two looks at the store.
             on_trouble: Told what keeps a thread from its work: once, until it works again.
             on_renewal: Told of an index that was renewed, on the renewing thread.
+            on_followed: Told of the revision that the index was brought to, on the following thread.
         """
         self._index = index
         self._interval = interval
         self._on_trouble = on_trouble
         self._on_renewal = on_renewal
+        self._on_followed = on_followed
         self._stopping = threading.Event()
         self._threads = [
             threading.Thread(target=self._run, args=(work, priority), name=name, daemon=True)
@@ -83,6 +86,7 @@ class Tail:
         index = self._index()
         if index.store.revision() != index.snapshot.revision:
             index.catch_up()
+            self._on_followed(index.snapshot.revision)
 
     def _renew(self) -> None:
         index = self._index()

@@ -8,6 +8,7 @@ from stillwatch.v1 import classifier_pb2, verdict_pb2
 from classifier.conversation import BodyFormat, body_text
 from classifier.errors import InvalidRequest
 from classifier.serve.batcher import Answer, Outcome
+from classifier.serve.received import Received
 from classifier.serve.status import status_of
 from classifier.verdict import Decision, Extent, LabelScore, Provenance, Verdict
 from index.live import Match
@@ -64,8 +65,10 @@ def neighbour(match: Match) -> verdict_pb2.Neighbour:
     )
 
 
-def verdict(found: Verdict) -> verdict_pb2.Verdict:
+def verdict(found: Verdict | Received) -> verdict_pb2.Verdict:
     """A verdict on the wire; without scores where there is no judgement."""
+    if isinstance(found, Received):
+        return found.message
     inspected = found.inspected
     first, last = inspected.strongest_window
     judged = found.abstention is None

@@ -26,7 +26,7 @@ async def following(generations: Generations) -> AsyncIterator[None]:
     Yields:
         Nothing.
     """
-    tail = Tail(lambda: generations.runtime.examples, on_trouble=_say)
+    tail = Tail(lambda: generations.runtime.examples, on_trouble=_say, on_followed=generations.caught_up)
     tail.start()
     keeping = asyncio.create_task(_keep_sample(generations))
     try:

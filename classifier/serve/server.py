@@ -36,11 +36,13 @@ from classifier.serve.guard import guard_of
 from classifier.serve.listen import is_local, listen, options
 from classifier.serve.reload import Reloader
 from classifier.serve.review_calls import ReviewCalls
+from classifier.serve.scoring import Backend
 from classifier.serve.services import ClassifierServicer
 from classifier.serve.settle import settle
 from classifier.serve.spare import SPARE_RPCS, Spare
 from classifier.serve.warm import WARM_UP
 from classifier.serve.watch import Watch, open_watch
+from classifier.serve.workers import Workers
 
 _ORDINARY = "Could you explain how the tides work, and why there are two high ones each day? " * 3
 _WARM_PROMPTS = 16
@@ -60,19 +62,38 @@ async def serve(settings: Settings, announce: Callable[[str], None] = lambda _: 
         BundleRejected: When the bundle is missing or does not fit its hashes.
         CanaryFailed: When the bundle decides prompts wrongly whose side is clear.
         StoreUnavailable: When the example store cannot be used.
+        ScorerLost: When a scoring process does not start.
         InvalidRequest: When the address cannot be listened on.
         InvalidSetting: When the address needs TLS, or a file of certificates or tokens cannot be used.
     """
-    with open_watch() as watch, open_runtime(settings, sampled=True) as runtime:
+    folder = settings.bundle.resolve()
+    # Scoring processes keep no sample: what they score is not seen here.
+    with open_watch() as watch, open_runtime(settings, sampled=not settings.workers) as runtime:
         moved = check(runtime)
         if moved:
             _log.warning("canaries_moved_by_examples", canaries=moved)
         generations = Generations(runtime, settings)
+        version = runtime.bundle.model.version
         del runtime  # a reload puts another one in its place, and this one must then go
-        await _serve(generations, settings, announce, watch)
+        if not settings.workers:
+            await _serve(generations, settings, announce, watch)
+            return
+        workers = Workers(settings.workers)
+        await workers.open(folder, settings, version)
+        generations.followed_by(workers)
+        try:
+            await _serve(generations, settings, announce, watch, workers)
+        finally:
+            await workers.close()
 
 
-async def _serve(generations: Generations, settings: Settings, announce: Callable[[str], None], watch: Watch) -> None:
+async def _serve(
+    generations: Generations,
+    settings: Settings,
+    announce: Callable[[str], None],
+    watch: Watch,
+    backend: Backend | None = None,
+) -> None:
     stopping = asyncio.Event()
     reloader = Reloader(generations)
     loop = asyncio.get_running_loop()
@@ -86,6 +107,7 @@ async def _serve(generations: Generations, settings: Settings, announce: Callabl
         queue_seconds=settings.queue_seconds,
         bulk_queue_seconds=settings.bulk_queue_seconds,
         on_batch=watch.batch,
+        backend=backend,
     )
     cache = VerdictCache(
         generations.scorer, entries=settings.verdict_cache_entries, most_bytes=settings.verdict_cache_bytes

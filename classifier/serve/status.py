@@ -28,6 +28,7 @@ STATUS: dict[type[BaseException], tuple[grpc.StatusCode, str]] = {
     errors.Overloaded: (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL"),
     errors.DeadlineTooShort: (grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_TOO_SHORT"),
     errors.ShuttingDown: (grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN"),
+    errors.ScorerLost: (grpc.StatusCode.UNAVAILABLE, "SCORER_LOST"),
     errors.BundleRejected: (grpc.StatusCode.FAILED_PRECONDITION, "BUNDLE_REJECTED"),
     errors.CanaryFailed: (grpc.StatusCode.FAILED_PRECONDITION, "CANARY_FAILED"),
     errors.ReloadInProgress: (grpc.StatusCode.ABORTED, "RELOAD_IN_PROGRESS"),
