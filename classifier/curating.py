@@ -1,4 +1,4 @@
-"""The command line's verbs for labelled examples: examples add, list; the others are in files of their own."""
+"""The command line's verbs for labelled examples: examples add, list, suspects; the others are in files of their own."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -17,7 +17,7 @@ from classifier.acting import (
     open_verbs,
     state_of,
 )
-from classifier.console import console, say
+from classifier.console import console, read_settings, say
 from classifier.options import JsonOption, ServerCommand, ServerOption
 from index.example import State
 
@@ -101,6 +101,29 @@ def examples_list(
             if not token:
                 break
     _show_examples(found, json=json)
+
+
+@examples_app.command("suspects")
+def examples_suspects(
+    limit: Annotated[int, typer.Option(help="How many at most.", min=1)] = 50,
+    seed: Annotated[int, typer.Option(help="Of the cross-validation's folds.")] = 0,
+    json: JsonOption = False,
+) -> None:
+    """Rank active examples whose label contradicts what is learnt of the others (needs the evaluate extra)."""
+    from json import dumps
+
+    from classifier.terminal_examples import print_suspects
+    from classifier.train.command import doubtful
+
+    found = doubtful(read_settings(), seed=seed)
+    if json:
+        for suspect in found[:limit]:
+            row = {"id": suspect.example.id, "label": suspect.example.label, "confidence": suspect.confidence}
+            nearest = suspect.nearest.id if suspect.nearest else None
+            typer.echo(dumps(row | {"margin": suspect.margin, "nearest": nearest, "cosine": suspect.cosine}))
+        return
+    say(f"{len(found):,} examples are doubted; look at each and relabel or revoke what is wrong")
+    print_suspects(console(), found[:limit])
 
 
 def _say_findings(client: "Verbs", example: "examples_pb2.Example") -> None:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from google.protobuf.timestamp_pb2 import Timestamp
     from stillwatch.v1 import examples_pb2, review_pb2
 
+    from classifier.train.suspects import Suspect
+
 _EXCERPT = 80
 _MOVES = 5
 _STATES = {"pending": "yellow", "active": "green", "revoked": "dim"}
@@ -33,6 +35,23 @@ def print_examples(console: Console, examples: "Sequence[examples_pb2.Example]")
             Text(visible(example.source)),
         ]
         table.add_row(*cells, *([Text(excerpt(example.text, _EXCERPT))] if texts else []))
+    console.print(table)
+
+
+def print_suspects(console: Console, suspects: "Sequence[Suspect]") -> None:
+    """A table of examples whose label is doubted, each with the example nearest to it."""
+    table = _table(["id", "label", "confidence", "nearest", "its label", "cosine", "text"])
+    for suspect in suspects:
+        example, nearest = suspect.example, suspect.nearest
+        table.add_row(
+            Text(example.id),
+            Text(example.label.value),
+            Text(f"{suspect.confidence:.3f}"),
+            Text(nearest.id if nearest else ""),
+            Text(nearest.label.value if nearest else ""),
+            Text(f"{suspect.cosine:.3f}"),
+            Text(excerpt(example.text, _EXCERPT)),
+        )
     console.print(table)
 
 

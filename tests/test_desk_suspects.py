@@ -1,10 +1,16 @@
 """Suspects: flipped labels come to the top, clean ones are not doubted, and a seed ranks them again."""
 
+import json
+import os
 import random
+import subprocess
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
+from serving import BUNDLES
 from suspecting import flipped, recall
 
 from classifier.bundle import Bundle
@@ -85,3 +91,14 @@ def test_too_few_of_a_label_are_refused(bundle: Bundle) -> None:
     few = [*made(40)[::2], *made(2 * FOLDS - 2)[1::2]]
     with pytest.raises(DataRejected, match="add more"):
         rank_suspects(few, embedded(bundle, few), bundle.model.encoder)
+
+
+def test_the_command_names_the_most_doubtful_examples_of_the_store(tmp_path: Path) -> None:
+    (tmp_path / "bundles").symlink_to(BUNDLES)
+    verb = [sys.executable, "-m", "classifier.cli", "examples", "suspects", "--limit", "3", "--json"]
+    environment = {**os.environ, "STILLWATCH_HOME": str(tmp_path)}
+    done = subprocess.run(verb, env=environment, check=True, capture_output=True, text=True)
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(rows) == 3
+    assert [row["margin"] for row in rows] == sorted((row["margin"] for row in rows), reverse=True)
+    assert all(row["confidence"] < 0.5 and row["nearest"] != row["id"] for row in rows)

@@ -5,6 +5,9 @@ import shlex
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from classifier.comparison import Comparison
 from classifier.config import Settings
@@ -20,6 +23,9 @@ from classifier.runtime import open_runtime, threads_of
 from classifier.text import fold
 from classifier.windows import WindowPlan
 from index.contract import ExampleStore
+
+if TYPE_CHECKING:
+    from classifier.train.suspects import Suspect
 
 ACTIVATION_TEXTS = 400
 RANGE_TEXTS = 256
@@ -66,6 +72,32 @@ def train(
     encoder = OnnxEncoder(graph, files.tokenizer, threads=threads)
     head = fit_head(rows, encoder, plan, seed=seed, progress=progress)
     return write_head(output, head, layers, ranges, rows, plan, seed)
+
+
+def doubtful(settings: Settings, *, seed: int = 0) -> "list[Suspect]":
+    """The active examples of the store whose label is doubted by a model that did not see them.
+
+    Args:
+        settings: Where bundle and store are.
+        seed: Of the folds.
+
+    Returns:
+        The doubted ones, the most doubtful first.
+
+    Raises:
+        MissingExtra: When scikit-learn is not installed.
+        DataRejected: When a label has too few examples.
+    """
+    try:
+        from classifier.train.suspects import rank_suspects
+    except ModuleNotFoundError as error:
+        raise MissingExtra(str(error.name), "evaluate") from None
+    with open_runtime(settings) as runtime:
+        encoder, snapshot = runtime.scorer.model.encoder, runtime.examples.snapshot
+        examples = [*snapshot.extraction.examples, *snapshot.benign.examples]
+        held = runtime.store.vectors(encoder.fingerprint)
+        vectors = np.array([held[example.id] for example in examples], np.float32)
+        return [found for found in rank_suspects(examples, vectors, encoder, seed=seed) if found.doubted]
 
 
 def evaluate_file(
