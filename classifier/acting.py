@@ -13,8 +13,7 @@ from index.example import Label, State
 if TYPE_CHECKING:
     from stillwatch.v1 import examples_pb2
 
-    from classifier.client import Client
-    from classifier.local_examples import LocalExamples
+    from classifier.local_examples import Verbs
 
 Ids = Annotated[list[str], typer.Argument(metavar="ID...", help="The examples' ids.")]
 LabelOption = Annotated[str, typer.Option(help="extraction or benign.")]
@@ -27,7 +26,7 @@ ActorOption = Annotated[
 
 
 @contextmanager
-def open_verbs(server: str | None) -> "Iterator[Client | LocalExamples]":
+def open_verbs(server: str | None) -> "Iterator[Verbs]":
     """The examples of a server, or those of the local store."""
     from classifier.local_examples import open_client
 

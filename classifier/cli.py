@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from classifier import __version__, curating, operating, rescoring
+from classifier import __version__, curating, operating, rescoring, reviewing
 from classifier.console import console, fail, read_settings, say
 from classifier.options import JsonOption, ServerCommand, ServerOption
 
@@ -33,6 +33,7 @@ app.add_typer(bundle_app, name="bundle")
 curating.add_verbs(app)
 operating.add_verbs(app)
 rescoring.add_verbs(app)
+reviewing.add_verbs(app)
 app.add_typer(tokens_app, name="tokens")
 
 

@@ -17,15 +17,14 @@ from classifier.acting import (
     open_verbs,
     state_of,
 )
-from classifier.console import console, read_settings, say
+from classifier.console import console, say
 from classifier.options import JsonOption, ServerCommand, ServerOption
 from index.example import State
 
 if TYPE_CHECKING:
     from stillwatch.v1 import examples_pb2
 
-    from classifier.client import Client
-    from classifier.local_examples import LocalExamples
+    from classifier.local_examples import Verbs
 
 _PAGE = 50
 examples_app = typer.Typer(help="Keep labelled examples: add, list, accept, revoke and the like.", no_args_is_help=True)
@@ -104,7 +103,7 @@ def examples_list(
     _show_examples(found, json=json)
 
 
-def _say_findings(client: "Client | LocalExamples", example: "examples_pb2.Example") -> None:
+def _say_findings(client: "Verbs", example: "examples_pb2.Example") -> None:
     """Say what speaks against an example that is about to be added; a writer who may not read is told nothing."""
     from classifier.errors import ServiceFailed
 

@@ -15,6 +15,7 @@ _LOOK_SECONDS = 0.25
 _REST_SECONDS = 0.02
 """The bytes of one function key come together."""
 _ESCAPE = b"\x1b"
+_LONGEST_KEY = 32
 
 
 class Keyboard:
@@ -45,10 +46,21 @@ class Keyboard:
             if not data:
                 return ""
             if data == _ESCAPE:
-                while self._ready(_REST_SECONDS) and self._read():
-                    pass
+                self._skip()
             elif data.isascii():
                 return data.decode()
+
+    def _skip(self) -> None:
+        """Pass over the rest of a function key, and not over a key that was pressed after it."""
+        if not self._ready(_REST_SECONDS):
+            return
+        kind = self._read()
+        if kind == b"O":
+            self._read()
+        elif kind == b"[":
+            for _ in range(_LONGEST_KEY):
+                if not self._ready(_REST_SECONDS) or b"@" <= self._read() <= b"~":
+                    return
 
     def _ready(self, seconds: float) -> bool:
         return bool(select.select([self._descriptor], [], [], seconds)[0])

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from typing import TypeAlias
 
 from classifier.client import Client
 from classifier.config import Settings
@@ -21,10 +22,15 @@ _OWNER = Caller("local", scopes=frozenset(Scope))
 
 
 class LocalExamples(ExampleVerbs, Blocking):
-    """A client of this process: the same verbs, answered by the same code as a server's."""
+    """A client of this process: the same verbs, answered by the same code as a server's.
+
+    Attributes:
+        runtime: What answers.
+    """
 
     def __init__(self, runtime: Runtime, settings: Settings) -> None:
         """Answer from an opened runtime."""
+        self.runtime = runtime
         generations = Generations(runtime, settings, lambda: settings)
         examples = ExampleCalls(generations, settings, vouched=False)
         # Read when it is first asked for: it is large, and few verbs need it.
@@ -38,8 +44,12 @@ class LocalExamples(ExampleVerbs, Blocking):
         return answer
 
 
+Verbs: TypeAlias = LocalExamples | Client
+"""The example verbs, wherever they are answered."""
+
+
 @contextmanager
-def open_client(settings: Settings, server: str | None) -> Iterator[LocalExamples | Client]:
+def open_client(settings: Settings, server: str | None) -> Iterator[Verbs]:
     """The examples of a server, or those of the local store.
 
     Args:

@@ -26,7 +26,7 @@ KEYS = (
 _STYLES = {"ALLOW": "green", "REVIEW": "yellow", "FLAG": "bold red", "ABSTAIN": "magenta"}
 _LABEL_STYLES = {Label.EXTRACTION: "red", Label.BENIGN: "green"}
 _HEAD = 2
-_FOOT = 3
+_FOOT = 4
 _FRAME = 2
 """Lines, or columns with their padding, that a panel takes for itself."""
 _NEAR_CHARS = 240
@@ -66,6 +66,7 @@ class View:
         technique: The technique that accepting gives it, or "".
         capabilities: The capabilities that accepting gives it.
         nearest: The nearest examples, highest cosine first.
+        impact: What accepting it would change, or "".
         note: What happened last, or "".
         scrolled: How many of the prompt's lines stand above the screen.
     """
@@ -80,6 +81,7 @@ class View:
     technique: str
     capabilities: Sequence[str]
     nearest: Sequence[Near]
+    impact: str = ""
     note: str = ""
     scrolled: int = 0
 
@@ -112,6 +114,21 @@ def draw(console: Console, view: View) -> Layout:
     return screen
 
 
+def draw_end(console: Console, total: int, note: str) -> Layout:
+    """The screen after the last prompt.
+
+    Args:
+        console: The terminal, whose size counts.
+        total: How many prompts there were.
+        note: What happened last, or "".
+
+    Returns:
+        A layout that fills the terminal.
+    """
+    lines = Group(Text(f"all {total:,} prompts are gone through", "bold"), Text(visible(note)), Text("b back, q end"))
+    return Layout(Panel(lines, height=min(console.height, 5)))
+
+
 def _wide(console: Console) -> bool:
     return console.width >= WIDE
 
@@ -134,9 +151,10 @@ def _prompt(console: Console, view: View) -> Panel:
     width = console.width * 3 // 5 if _wide(console) else console.width
     lines = Text(visible(view.prompt)).wrap(console, max(1, width - 2 * _FRAME), overflow="fold")
     most = room(console)
-    shown = lines[view.scrolled : view.scrolled + most]
-    left = len(lines) - view.scrolled - len(shown)
-    below = f"{left:,} lines more: space" if left > 0 else "the end" if view.scrolled else None
+    begin = view.scrolled if view.scrolled < len(lines) else 0  # past the end it begins again
+    shown = lines[begin : begin + most]
+    left = len(lines) - begin - len(shown)
+    below = f"{left:,} lines more: space" if left > 0 else "the end" if begin else None
     return Panel(Text("\n").join(shown), title="prompt", title_align="left", subtitle=below, subtitle_align="right")
 
 
@@ -160,7 +178,7 @@ def _foot(view: View) -> RenderableType:
     for key, name in KEYS:
         keys.append(key, "bold reverse")
         keys.append(f" {name}  ")
-    return Group(_line(given), keys)
+    return Group(_line(given), _line(Text(visible(view.impact), "yellow")), keys)
 
 
 def _line(text: Text) -> Text:

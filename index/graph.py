@@ -1,6 +1,7 @@
 """Approximate search among many rows: a graph of near neighbours (HNSW) over rows of 16-bit floats."""
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import faiss
 import numpy as np
@@ -12,15 +13,27 @@ from index.search import Hits, Positions, Vectors, checked, padded
 LINKS = 32
 """Links of a row; twice as many on the lowest level."""
 BUILD_WIDTH = 100
+SEARCH_WIDTH = 128
+"""How many of the nearest rows a search keeps in view."""
 WIDE_FROM = 300_000
-"""From so many rows on the search is wider, so that recall@10 stays over 0.98 at 1,000,000."""
+WIDE_WIDTH = 256
+"""The same from so many rows on."""
 _ROWS_AT_ONCE = 512
 
+_faiss: Any = faiss  # its types know neither this index nor how it is searched
 Pause = Callable[[], None]
 
 
 def rest() -> None:
     """No pause."""
+
+
+def empty_index(dimensions: int) -> Any:
+    """FAISS's own index, without rows."""
+    index = _faiss.IndexHNSWSQ(dimensions, _faiss.ScalarQuantizer.QT_fp16, LINKS, _faiss.METRIC_INNER_PRODUCT)
+    index.hnsw.efConstruction = BUILD_WIDTH
+    index.is_trained = True  # 16-bit floats learn nothing from rows
+    return index
 
 
 class Graph:
@@ -29,9 +42,9 @@ class Graph:
     A row that was removed stays as a way to others; the caller says which positions still count.
     """
 
-    def __init__(self, index: faiss.IndexHNSWSQ, places: Grown[np.int64]) -> None:
+    def __init__(self, index: Any, places: Grown[np.int64]) -> None:
         """Hold an index and the positions, ascending, of its rows; `build` makes both."""
-        self._index = index
+        self.index = index
         self.places = places
 
     @classmethod
@@ -47,23 +60,21 @@ class Graph:
         Returns:
             The graph.
         """
-        index = faiss.IndexHNSWSQ(dimensions, faiss.ScalarQuantizer.QT_fp16, LINKS, faiss.METRIC_INNER_PRODUCT)
-        index.hnsw.efConstruction = BUILD_WIDTH
-        index.is_trained = True  # 16-bit floats learn nothing from rows
+        index = empty_index(dimensions)
         for some in rows:
             _add(index, some, pause)
         return cls(index, Grown(places))
 
     def extended(self, rows: Vectors, places: Positions, pause: Pause = rest) -> "Graph":
         """A new graph that holds these (n, d) rows too, at these higher positions; see `build`."""
-        index = faiss.clone_index(self._index)
+        index = _faiss.clone_index(self.index)
         _add(index, rows, pause)
         return Graph(index, self.places.extended(places))
 
     @property
     def size(self) -> int:
         """How many rows it holds, with those that count no more."""
-        return int(self._index.ntotal)
+        return int(self.index.ntotal)
 
     def rows(self, first: int, count: int) -> Vectors:
         """(count, d) float32: rows by their order in the graph, as the 16-bit floats give them back."""
@@ -86,7 +97,7 @@ class Graph:
         wanted = min(k, self.size - gone)
         if wanted <= 0 or len(queries) == 0:
             return padded(np.zeros((len(queries), 0), np.float32), np.zeros((len(queries), 0), np.int64), k)
-        faiss.omp_set_num_threads(1)  # see FaissIndex
+        _faiss.omp_set_num_threads(1)  # see FaissIndex
         width = max(SEARCH_WIDTH, k) if self.size < WIDE_FROM else max(WIDE_WIDTH, k)
         cosines, places, found = self._walk(queries, wanted, width, alive, gone)
         # Where the nearest rows are nearly all gone, as after a source was revoked, the walk ends among them.
@@ -100,15 +111,15 @@ class Graph:
         return padded(cosines, places, k)
 
     @property
-    def _storage(self) -> faiss.IndexScalarQuantizer:
-        return faiss.downcast_index(self._index.storage)
+    def _storage(self) -> Any:
+        return _faiss.downcast_index(self.index.storage)
 
     def _walk(
         self, queries: Vectors, wanted: int, width: int, alive: NDArray[np.bool_], gone: int
     ) -> tuple[Vectors, Positions, NDArray[np.int64]]:
         depth = wanted if not gone else min(max(width, wanted), wanted + gone)
-        parameters = faiss.SearchParametersHNSW(efSearch=max(width, depth))
-        cosines, nodes = self._index.search(queries, depth, params=parameters)
+        parameters = _faiss.SearchParametersHNSW(efSearch=max(width, depth))
+        cosines, nodes = self.index.search(queries, depth, params=parameters)
         places = self.places.view[nodes]
         counts = (nodes >= 0) & alive[places]
         if not counts.all():
@@ -120,17 +131,13 @@ class Graph:
         self, queries: Vectors, wanted: int, alive: NDArray[np.bool_]
     ) -> tuple[Vectors, Positions, NDArray[np.int64]]:
         bits = np.packbits(alive[self.places.view], bitorder="little")
-        parameters = faiss.SearchParameters(sel=faiss.IDSelectorBitmap(bits))
+        parameters = _faiss.SearchParameters(sel=_faiss.IDSelectorBitmap(bits))
         cosines, nodes = self._storage.search(queries, wanted, params=parameters)
         return cosines, self.places.view[nodes], np.full(len(queries), wanted)
 
 
-SEARCH_WIDTH = 128
-WIDE_WIDTH = 256
-
-
-def _add(index: faiss.IndexHNSWSQ, rows: Vectors, pause: Pause) -> None:
-    faiss.omp_set_num_threads(1)  # counts for this thread alone
+def _add(index: Any, rows: Vectors, pause: Pause) -> None:
+    _faiss.omp_set_num_threads(1)  # counts for this thread alone
     rows = checked(rows)
     for start in range(0, len(rows), _ROWS_AT_ONCE):
         pause()

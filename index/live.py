@@ -188,16 +188,17 @@ class ExampleIndex:
             self._follow({})
             return done, self._snapshot.revision
 
-    def add(self, examples: Sequence[Example], act: Act) -> list[Example]:
+    def add(self, examples: Sequence[Example], act: Act | None = None) -> list[Example]:
         """Store examples durably and make the active ones searchable, before this returns.
 
         Args:
             examples: What to add: all of it or nothing.
-            act: Who adds them, and why.
+            act: Who adds them, and why; None for the first example's author.
 
         Returns:
             The examples as they are stored.
         """
+        act = act or Act(examples[0].author if examples else "")
         # Whatever can fail does so before anything is stored; and the encoder keeps no other writer waiting.
         vectors = self._embedded(examples)
         with self._writing:

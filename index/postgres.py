@@ -17,12 +17,6 @@ _LOCK = 0x5717_71A7
 """Held while tables are made, so that of many that start at once one makes them."""
 _CONNECTING = 5
 """Seconds."""
-_CONFIGURED = (
-    f"SET lock_timeout = {int(PATIENCE * 1_000)}",
-    # A writer that is cut off while it holds the revision's row must not stop all others.
-    f"SET idle_in_transaction_session_timeout = {int(6 * PATIENCE * 1_000)}",
-    "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'",
-)
 
 
 class PostgresBackend:
@@ -63,7 +57,7 @@ class PostgresBackend:
     def reading(self) -> Iterator[Connection]:
         """A connection in a transaction that reads one state of the database."""
         with self.engine.connect() as connection:
-            yield connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+            yield connection.execution_options(isolation_level="REPEATABLE READ")
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
@@ -85,7 +79,14 @@ class PostgresBackend:
 
 
 def _configure(connection: Any, _record: object) -> None:
+    encoding = connection.info.parameter_status("server_encoding")
+    if encoding != "UTF8":
+        raise StoreUnavailable(f"the example store's database has encoding {encoding}: make one with ENCODING 'UTF8'")
     with connection.cursor() as cursor:
-        for statement in _CONFIGURED:
-            cursor.execute(statement)
+        cursor.execute(f"SET lock_timeout = {int(PATIENCE * 1_000)}")
+        # A writer that is cut off while it holds the revision's row must not stop all others for long.
+        cursor.execute(f"SET idle_in_transaction_session_timeout = {int(6 * PATIENCE * 1_000)}")
+        cursor.execute(
+            "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
+        )
     connection.commit()

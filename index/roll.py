@@ -119,8 +119,8 @@ class Roll:
         self.ids = ids
 
     @classmethod
-    def of(cls, examples: Sequence[Example]) -> "Roll":
-        """A roll of these examples, at the positions 0, 1, 2, ..."""
+    def of(cls, examples: Sequence[Example | None]) -> "Roll":
+        """A roll of these examples, at the positions 0, 1, 2, ...; None leaves a position empty."""
         empty = cls(Grown(np.empty(0, object)), Grown(np.zeros(1, np.int32)), Kinds(), Places())
         return empty.extended(examples) if examples else empty
 
@@ -129,12 +129,12 @@ class Roll:
         """The position that the next example takes."""
         return len(self._held)
 
-    def extended(self, examples: Sequence[Example]) -> "Roll":
+    def extended(self, examples: Sequence[Example | None]) -> "Roll":
         """A new roll that has these examples too, at the positions from `span` on."""
-        kinds = [(example.technique, example.capabilities) for example in examples]
-        known = self._kinds.extended(kinds)
-        came = {example.id: position for position, example in enumerate(examples, self.span)}
-        numbers = np.array([known.number(kind) for kind in kinds], np.int32)
+        kinds = [None if example is None else (example.technique, example.capabilities) for example in examples]
+        known = self._kinds.extended(kind for kind in kinds if kind is not None)
+        numbers = np.array([0 if kind is None else known.number(kind) for kind in kinds], np.int32)
+        came = {example.id: place for place, example in enumerate(examples, self.span) if example is not None}
         return Roll(self._held.extended(examples), self._numbers.extended(numbers), known, self.ids.changed(came))
 
     def without(self, ids: Iterable[str]) -> "Roll":
@@ -150,11 +150,16 @@ class Roll:
         example: Example = self._held.view[position]
         return example
 
+    def id_at(self, position: int) -> str:
+        """The id of the example that is, or was, at a position; "" when there was none."""
+        example = self._held.view[position]
+        return "" if example is None else example.id
+
     def __iter__(self) -> Iterator[Example]:
         """The examples, in the order of their positions."""
         whole = len(self) == self.span
         for position, example in enumerate(self._held.view):
-            if whole or self.ids.get(example.id) == position:
+            if whole or (example is not None and self.ids.get(example.id) == position):
                 yield example
 
     def __len__(self) -> int:

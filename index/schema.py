@@ -109,6 +109,8 @@ decisions_table = sa.Table(
     sa.Column("at", sa.Text, nullable=False),
     sa.Column("example_id", sa.Text, nullable=False),
 )
+_LABELS = {label.value: label for label in Label}
+_STATES = {state.value: state for state in State}
 TABLES = tuple(_METADATA.sorted_tables)
 _CHANGING = ("label", "technique", "capabilities", "state")
 _READ = (
@@ -156,12 +158,12 @@ def standing_row(example: Example) -> dict[str, object]:
 
 def as_example(row: Sequence[Any]) -> Example:
     """A row with the example columns, now or as of a revision, as an example; what follows them is left out."""
-    # In the columns' order: thousands are read at every start, and asking a row by name is slow.
-    text, label, technique, capabilities, language, source, author, note, created, revision = row[:10]
-    licence, state, changed = row[10:13]
+    # In the columns' order, and enumerations by a table: thousands are read at every start.
+    text, label, technique, capabilities, language, source, author, note, created, revision, *rest = row
+    licence, state, changed = rest[:3]
     return Example(
         text,
-        Label(label),
+        _LABELS[label],
         technique,
         _capabilities(capabilities),
         language,
@@ -171,7 +173,7 @@ def as_example(row: Sequence[Any]) -> Example:
         datetime.fromisoformat(created),
         revision,
         licence,
-        State(state),
+        _STATES[state],
         changed,
     )
 

@@ -3,14 +3,17 @@
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import index
 from index.change import Act
+from index.contract import ExampleStore
 from index.example import Example, Label
 
 ROOT = Path(index.__file__).parents[1]
+Open = Callable[[], ExampleStore]
+"""Opens one and the same store, as often as it is called."""
 SECRET = "a prompt that no message may repeat"
 ACT = Act("ann", "a test")
 

@@ -38,7 +38,7 @@ def sampled(runtime: Runtime, prompts: Sequence[str]) -> Reservoir:
 @pytest.fixture(scope="module")
 def prompts(runtime: Runtime) -> list[str]:
     """Known examples of both labels, reworded ones, long ones, disguised ones, unknown ones and foreign ones."""
-    sides = [runtime.examples.snapshot.benign.examples, runtime.examples.snapshot.extraction.examples]
+    sides = [list(runtime.examples.snapshot.side(label).examples) for label in Label]
     seeds = [example.text for side in sides for example in side[:: len(side) // 40]]
     found = [f"{text} Please." for text in seeds] + seeds[::4]
     found += [FILLER * 30 + text for text in seeds[::8]]
@@ -174,7 +174,7 @@ def test_revoking_and_relabelling_are_worked_out_as_if_they_were_done(
     runtime: Runtime, reservoir: Reservoir, prompts: list[str]
 ) -> None:
     snapshot = runtime.examples.snapshot
-    attacks, benign = snapshot.extraction.examples, snapshot.benign.examples
+    attacks, benign = list(snapshot.extraction.examples), list(snapshot.benign.examples)
     revoked = frozenset(example.id for example in (*attacks[:: len(attacks) // 40], *benign[: len(benign) // 9]))
     turned = [replace(attacks[len(attacks) // 40 * 3 + 1], label=Label.BENIGN, technique=None)]
     turned += [Example(benign[-1].text, Label.EXTRACTION, "self_chat")]

@@ -240,7 +240,8 @@ def test_under_the_rule_of_two_nobody_puts_his_own_example_in_force(strict: Offi
     strict.ben.restore_examples([mine.id])
     strict.ben.relabel_examples(turned)
     assert refused(strict.ben.accept_examples, [mine.id])[1] == "NOT_ALLOWED"
-    assert strict.ada.accept_examples([mine.id]).examples[0].label == BENIGN
+    assert refused(strict.ada.accept_examples, [mine.id])[1] == "NOT_ALLOWED", "she proposed it"
+    assert strict.chief.accept_examples([mine.id]).examples[0].label == BENIGN
 
 
 def test_the_rule_of_two_needs_names_that_somebody_vouches_for(tmp_path: Path) -> None:

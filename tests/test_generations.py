@@ -24,8 +24,9 @@ from classifier.errors import BundleRejected, CanaryFailed, InvalidSetting, Relo
 from classifier.runtime import Runtime, open_runtime
 from classifier.serve.generations import Generations
 from index.change import Act
+from index.contract import Relabel
 from index.errors import StoreUnavailable
-from index.example import Example, Label
+from index.example import Example, Label, State
 
 ACT = Act("analyst")
 ORDINARY = "My train was cancelled this morning, how do I ask for my money back?"
@@ -137,6 +138,24 @@ def test_an_analysts_label_stands_against_a_new_seeds(home: Path, monkeypatch: p
         assert nearest.example.label == Label.BENIGN
         assert nearest.example.source == "analysts"
         assert contents(held.runtime) == stored(held.runtime)
+
+
+def test_what_somebody_did_to_a_bundles_example_by_hand_outlives_every_bundle(home: Path) -> None:
+    with generations(home) as held:
+        seeds = [e for e in held.runtime.bundle.examples if e.label == Label.EXTRACTION][:4]
+        turned, gone, back, _ = seeds
+        held.write(lambda store: store.relabel([Relabel(turned.id, Label.BENIGN, None, ())], ACT))
+        held.write(lambda store: store.revoke([gone.id, back.id], ACT))
+        held.write(lambda store: store.restore([back.id], ACT, State.PENDING))
+        for wanted in (lambda n, _: n % 2 == 0, lambda n, _: True, lambda n, _: n > 100):
+            variants.make_current(home, variants.seeded(wanted))
+            held.reload()
+            assert contents(held.runtime) == {
+                (e.id, str(e.label)) for e in held.runtime.store.since(0) if e.state is State.ACTIVE
+            }
+            assert {(turned.id, "benign")} <= contents(held.runtime)
+            assert not {gone.id, back.id} & {name for name, _ in contents(held.runtime)}
+            assert held.runtime.examples.snapshot.revision == held.runtime.store.revision()
 
 
 def test_examples_written_while_reloading_in_a_loop_are_all_stored_and_searchable(home: Path) -> None:

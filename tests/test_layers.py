@@ -3,6 +3,7 @@
 import pickle
 import random
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -205,7 +206,6 @@ def test_places_keep_their_own_when_others_are_made_of_them() -> None:
     assert [first.get(name) for name in ("ex-4", "ex-5", "new")] == [4, 5, -1]
     assert [second.get(name) for name in ("ex-4", "ex-5", "new")] == [-1, 7, 9]
     assert (len(first), len(second)) == (2_000, 2_000)
-    assert 5 not in second
 
 
 def test_a_roll_numbers_each_labelling_once() -> None:
@@ -219,7 +219,12 @@ def test_wide_searches_begin_where_graphs_are_large(monkeypatch: pytest.MonkeyPa
     graph = Graph.build(WIDTH, [units(200)], np.arange(200))
     asked: list[int] = []
     walk = Graph._walk
-    monkeypatch.setattr(Graph, "_walk", lambda *given: asked.append(given[3]) or walk(*given))
+
+    def noted(*given: Any) -> Any:
+        asked.append(given[3])
+        return walk(*given)
+
+    monkeypatch.setattr(Graph, "_walk", noted)
     graph.search(units(1), 5, np.ones(200, bool), 0)
     monkeypatch.setattr(graphs, "WIDE_FROM", 100)
     graph.search(units(1), 5, np.ones(200, bool), 0)

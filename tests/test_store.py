@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stores import ACT, SECRET, assert_each_write_has_its_revision, benign, run, start, texts_of
+from stores import ACT, SECRET, benign, run, texts_of
 
 from index.change import Act
 from index.contract import Filter
@@ -30,22 +30,6 @@ def path(tmp_path: Path) -> Path:
     """Where an SQLite store may be made."""
     return tmp_path / "examples.sqlite"
 
-
-WRITES_WHEN_TOLD = """
-import sys
-from pathlib import Path
-from index.example import Example, Label
-from index.change import Act
-from index.store import open_store
-path, writer, batches = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-store = open_store(path)
-print("ready", flush=True)
-sys.stdin.readline()
-for batch in range(batches):
-    store.add([Example(f"{writer} {batch} {number}", Label.BENIGN) for number in range(2)], Act("ann"))
-store.add([Example(f"shared 0 {number}", Label.BENIGN) for number in range(2)], Act("ann", request_id=f"request {writer}"))
-store.close()
-"""
 
 DIES_AFTER_ADD = """
 import os, signal, sys
@@ -122,28 +106,6 @@ else:
 assert store.since(0) == before and store.revision() == 1
 assert [example.revision for example in store.add([Example("after", Label.BENIGN)], Act("ann", request_id="request"))] == [2]
 """
-
-
-def test_processes_that_write_at_once_lose_nothing(path: Path) -> None:
-    writers, batches = 2, 15
-    with closing(open_store(path)) as store:
-        processes = [start(WRITES_WHEN_TOLD, path, writer, batches) for writer in range(writers)]
-        for process in processes:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "ready\n"
-        for process in processes:
-            assert process.stdin is not None
-            process.stdin.write("go\n")
-            process.stdin.flush()
-        for process in processes:
-            _, errors = process.communicate(timeout=60)
-            assert (process.returncode, errors) == (0, "")
-        examples = store.since(0)
-        expected = {f"{w} {batch} {n}" for w in range(writers) for batch in range(batches) for n in range(2)}
-        assert len(examples) == len(expected) + 2
-        assert set(texts_of(examples)) == expected | {"shared 0 0", "shared 0 1"}
-        assert store.revision() == writers * batches + 1
-        assert_each_write_has_its_revision(examples, writers * batches + 1)
 
 
 def test_what_add_returned_is_there_after_the_process_was_killed(path: Path) -> None:

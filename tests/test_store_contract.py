@@ -2,62 +2,24 @@
 
 import itertools
 import threading
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
 from datetime import UTC, datetime, timedelta, timezone
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from postgres import Postgres, missing_program, running_postgres
-from stores import ACT, SECRET, assert_each_write_has_its_revision, benign, extraction, texts_of
+from stores import ACT, SECRET, Open, assert_each_write_has_its_revision, benign, extraction, texts_of
 
 from index.change import Act
 from index.contract import ExampleStore, Filter
 from index.errors import ExampleConflict, ExampleNotFound, IndexRoomError, InvalidExample, InvalidPageToken
 from index.example import Example, Label
 from index.reading import MAX_PAGE, MAX_PAGE_BYTES
-from index.store import open_store as open_address
 
 valid_texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 names = st.from_regex(r"[a-z][a-z0-9_]{0,9}", fullmatch=True)
 shared_fixture = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-
-Open = Callable[[], ExampleStore]
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[Postgres]:
-    """A PostgreSQL server, shared by all tests."""
-    if program := missing_program():
-        pytest.skip(f"{program} is not on the PATH: install PostgreSQL's server")
-    with running_postgres() as server:
-        yield server
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def address(request: pytest.FixtureRequest, tmp_path: Path) -> str | Path:
-    """Where the test's store is; nothing is there yet."""
-    if request.param == "sqlite":
-        return tmp_path / "examples.sqlite"
-    server: Postgres = request.getfixturevalue("postgres")
-    return server.store()
-
-
-@pytest.fixture
-def open_store(address: str | Path) -> Iterator[Open]:
-    """Opens the test's store, as often as it is called; all are closed at the end."""
-    with ExitStack() as opened:
-        yield lambda: opened.enter_context(closing(open_address(address)))
-
-
-@pytest.fixture
-def store(open_store: Open) -> ExampleStore:
-    """An empty store."""
-    return open_store()
 
 
 def test_an_empty_store_has_revision_zero_and_nothing_else(store: ExampleStore) -> None:

@@ -35,21 +35,19 @@ class Finding:
 
     Attributes:
         code: What was found.
-        example_id: The new example's id.
-        label: The new example's label.
-        other_id: The example that it was held against; the same for a text that is stored already.
-        other_label: That one's label.
-        other_state: That one's state; None for one that is new as well.
+        candidate: The new example's place among those that were asked about, from 0.
+        example: The new example.
+        other: The example that it was held against: a stored one, or another new one.
+        stored: Whether the other one is stored.
         cosine: Of the two, in [-1, 1].
         message: The same in words, with what to do; no text of either.
     """
 
     code: Code
-    example_id: str
-    label: Label
-    other_id: str
-    other_label: Label
-    other_state: State | None
+    candidate: int
+    example: Example
+    other: Example
+    stored: bool
     cosine: float
     message: str
 
@@ -85,20 +83,10 @@ def check_entry(
         raise ValueError(f"{len(candidates)} candidates, but {len(vectors)} vectors")
     if not candidates:
         return []
-    found: list[list[Finding]] = [[] for _ in candidates]
-    for number, example in enumerate(candidates):
-        with suppress(ExampleNotFound):
-            found[number] += _same_text(example, store.get(example.id))
-    for label in Label:
-        side = snapshot.side(label)
-        hits = side.index.search(np.ascontiguousarray(vectors, np.float32), NEIGHBOURS)
-        for number, example in enumerate(candidates):
-            for cosine, position in zip(hits.cosines[number].tolist(), hits.positions[number].tolist(), strict=True):
-                if position >= 0:
-                    found[number] += _near(example, side.examples[position], State.ACTIVE, cosine)
-    for number, other, state, cosine in _beside(candidates, vectors, store, pending or {}):
-        found[number] += _near(candidates[number], other, state, cosine)
-    return [finding for own in found for finding in sorted(own, key=lambda one: (not one.conflict, -one.cosine))]
+    found = [*_same_texts(candidates, store)]
+    for pair in (*_active(candidates, vectors, snapshot), *_beside(candidates, vectors, store, pending or {})):
+        found += _near(pair)
+    return sorted(found, key=lambda one: (one.candidate, not one.conflict, -one.cosine))
 
 
 def pending_vectors(store: ExampleStore, encoder: str) -> dict[str, Floats]:
@@ -119,57 +107,83 @@ def pending_vectors(store: ExampleStore, encoder: str) -> dict[str, Floats]:
     return {example.id: vectors[example.id] for example in page if example.id in vectors}
 
 
-def _same_text(example: Example, stored: Example) -> Iterator[Finding]:
-    if stored.state == State.REVOKED:
-        text = f"{stored.id} holds this text and was revoked: restore it if that was wrong"
-        yield _finding(Code.SAME_TEXT_REVOKED, example, stored, stored.state, 1.0, text)
-    elif not stored.same_labels(example):
-        text = f"{stored.id} holds this text as {_named(stored)}: relabel that one, or leave this one out"
-        yield _finding(Code.SAME_TEXT_OTHER_LABELS, example, stored, stored.state, 1.0, text)
-    elif stored.changed != example.changed:  # else it is the stored one itself, which is about to be accepted
-        text = f"{stored.id} holds this text with the same labels and is {stored.state}: adding it changes nothing"
-        yield _finding(Code.SAME_TEXT_KNOWN, example, stored, stored.state, 1.0, text)
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """A new example, and one that may be near it."""
+
+    candidate: int
+    example: Example
+    other: Example
+    stored: bool
+    cosine: float
+
+    def found(self, code: Code, message: str) -> Finding:
+        return Finding(code, self.candidate, self.example, self.other, self.stored, self.cosine, message)
 
 
-def _near(example: Example, other: Example, state: State | None, cosine: float) -> Iterator[Finding]:
+def _same_texts(candidates: Sequence[Example], store: ExampleStore) -> Iterator[Finding]:
+    for number, example in enumerate(candidates):
+        if example.revision:  # it is the stored one itself, about to be accepted or relabelled
+            continue
+        with suppress(ExampleNotFound):
+            stored = store.get(example.id)
+            pair = _Pair(number, example, stored, True, 1.0)
+            if stored.state == State.REVOKED:
+                text = f"{stored.id} holds this text and was revoked: restore it if that was wrong"
+                yield pair.found(Code.SAME_TEXT_REVOKED, text)
+            elif not stored.same_labels(example):
+                text = f"{stored.id} holds this text as {_named(stored)}: relabel that one, or leave this one out"
+                yield pair.found(Code.SAME_TEXT_OTHER_LABELS, text)
+            else:
+                text = (
+                    f"{stored.id} holds this text with the same labels and is {stored.state}: there is nothing to add"
+                )
+                yield pair.found(Code.SAME_TEXT_KNOWN, text)
+
+
+def _near(pair: _Pair) -> Iterator[Finding]:
+    example, other = pair.example, pair.other
     if other.id == example.id:
         return
-    whose = f"{other.id} ({_named(other)}{'' if state is State.ACTIVE else ', pending' if state else ', new as well'})"
+    beside = f"{other.id} ({_named(other)}, {other.state if pair.stored else 'new as well'})"
     if other.label != example.label:
-        if cosine >= PRECEDENT_FROM:
-            text = f"{whose} is near (cosine {cosine:.2f}) and says the opposite: see which of the two is right"
-            yield _finding(Code.NEAR_OTHER_LABEL, example, other, state, cosine, text)
-    elif cosine >= DUPLICATE_FROM:
+        if pair.cosine >= PRECEDENT_FROM:
+            text = f"{beside} is near (cosine {pair.cosine:.2f}) and says the opposite: see which of the two is right"
+            yield pair.found(Code.NEAR_OTHER_LABEL, text)
+    elif pair.cosine >= DUPLICATE_FROM:
         but = "" if other.technique == example.technique else ", but names another technique"
-        text = f"{whose} all but repeats it (cosine {cosine:.2f}){but}: one of the two may do"
-        yield _finding(Code.NEAR_DUPLICATE, example, other, state, cosine, text)
+        text = f"{beside} all but repeats it (cosine {pair.cosine:.2f}){but}: one of the two may do"
+        yield pair.found(Code.NEAR_DUPLICATE, text)
+
+
+def _active(candidates: Sequence[Example], vectors: Floats, snapshot: Snapshot) -> Iterator[_Pair]:
+    for label in Label:
+        side = snapshot.side(label)
+        hits = side.index.search(vectors, NEIGHBOURS)
+        for number, example in enumerate(candidates):
+            for cosine, position in zip(hits.cosines[number].tolist(), hits.positions[number].tolist(), strict=True):
+                if position >= 0:
+                    yield _Pair(number, example, side.examples[position], True, cosine)
 
 
 def _beside(
     candidates: Sequence[Example], vectors: Floats, store: ExampleStore, pending: Mapping[str, Floats]
-) -> Iterator[tuple[int, Example, State | None, float]]:
-    """Pairs of a candidate with another one, and with pending examples, that are near enough to matter."""
+) -> Iterator[_Pair]:
+    """Pairs of new examples, and of these with pending ones, that are near enough to matter."""
     own = {example.id for example in candidates}
-    others = [(candidate, None, vector) for candidate, vector in zip(candidates, vectors, strict=True)]
     names = [name for name in pending if name not in own]
-    rows = np.array([*(vector for _, _, vector in others), *(pending[name] for name in names)], np.float32)
+    rows = np.array([*vectors, *(pending[name] for name in names)], np.float32)
     cosines = np.clip(vectors @ rows.T, -1.0, 1.0)
     held: dict[str, Example] = {}
     for number, column in np.argwhere(cosines >= PRECEDENT_FROM).tolist():
-        cosine = float(cosines[number, column])
         if column < len(candidates):
-            if column != number:
-                yield number, candidates[column], None, cosine
+            yield _Pair(number, candidates[number], candidates[column], False, float(cosines[number, column]))
             continue
         name = names[column - len(candidates)]
         if name not in held:
             held[name] = store.get(name)
-        yield number, held[name], State.PENDING, cosine
+        yield _Pair(number, candidates[number], held[name], True, float(cosines[number, column]))
 
 
 def _named(example: Example) -> str:
     return f"{example.label}, {example.technique}" if example.technique else str(example.label)
-
-
-def _finding(code: Code, example: Example, other: Example, state: State | None, cosine: float, message: str) -> Finding:
-    return Finding(code, example.id, example.label, other.id, other.label, state, cosine, message)

@@ -187,9 +187,9 @@ def _merged(
     side: Side, hits: Hits, embeddings: Floats, added: Sequence[tuple[Example, Floats]], gone: frozenset[str]
 ) -> tuple[Side, Hits]:
     """One side's nearest examples after the changes, and a side that holds those that are among them."""
-    held = len(side.examples)
-    leaving = len(gone & side.ids)
+    leaving = sum(name in side.ids for name in gone)
     known = _without(side, hits, embeddings, gone, leaving) if leaving else hits
+    held = int(known.positions.max(initial=-1)) + 1  # from here on positions stand for what is added
     cosines = np.clip(embeddings @ _vectors(added, embeddings.shape[1]).T, -1.0, 1.0)
     places = np.broadcast_to(held + np.arange(len(added)), cosines.shape)
     # Of equal cosines the one that is known already comes first, as in an index that was added to.

@@ -156,11 +156,11 @@ class ExampleCalls:
         size = limited(request.page_size, "page_size", 100, MAX_PAGE)
         after = max(request.after_number, number_of(request.page_token))
         runtime = self._generations.runtime
-        found = runtime.store.changes(after, size + 1)
-        page = found[:size]
+        page = runtime.store.changes(after, size)
+        goes_on = len(page) == size and bool(runtime.store.changes(page[-1].number, 1))
         return examples_pb2.ListChangesResponse(
             changes=map(examples_convert.change_out, page),
-            next_page_token=str(page[-1].number) if len(found) > size else "",
+            next_page_token=str(page[-1].number) if goes_on else "",
             revision=runtime.examples.snapshot.revision,
         )
 

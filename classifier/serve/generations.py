@@ -3,7 +3,7 @@
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from classifier.bundle import Bundle, open_bundle
 from classifier.canary import check
 from classifier.config import Settings
+from classifier.corpus import AUTHOR as SEED_AUTHOR
 from classifier.corpus import SOURCE as SEED_SOURCE
 from classifier.errors import InvalidSetting, ReloadInProgress, ShuttingDown
 from classifier.runtime import Runtime, keep_seed_vectors, put_together, replace_seed, threads_of
 from classifier.scorer import Scorer
-from index.change import Act
+from index.change import Act, Action
 from index.contract import ExampleStore, Filter
 from index.errors import StoreUnavailable
 from index.example import Example, State
@@ -199,13 +200,17 @@ class Generations:
         store = self._runtime.store
         revision = store.revision()  # before the rows: what comes later is found twice rather than never
         found = store.since(0)
-        others = [e for e in found if e.source != SEED_SOURCE and e.state is State.ACTIVE]
-        # Whatever somebody proposed, relabelled or took back stays as it is: the seed does not bring it in force again.
-        taken = {e.content_hash for e in found if e.source != SEED_SOURCE or e.state is not State.ACTIVE}
-        taken |= _revoked(store)
+        wanted = {seed.content_hash: seed for seed in bundle.examples}
+        # What somebody accepted, relabelled or took back by hand stays as it is, whatever the bundle says of it.
+        revoked = _revoked(store)
+        kept = {e.id for e in (*found, *revoked) if _differs(e, wanted) and _by_hand(store, e)}
+        taken = {e.content_hash for e in found if e.source != SEED_SOURCE or e.id in kept}
+        taken |= {e.content_hash for e in revoked if e.source != SEED_SOURCE or e.id in kept}
+        others = [e for e in found if e.state is State.ACTIVE and (e.source != SEED_SOURCE or e.id in kept)]
         rows = [row for row, seed in enumerate(bundle.examples) if seed.content_hash not in taken]
         seeds = [bundle.examples[row] for row in rows]
-        seeded = set(map(_content, seeds)) == {_content(example) for example in found if example.source == SEED_SOURCE}
+        held = [e for e in found if e.state is State.ACTIVE and e.source == SEED_SOURCE and e.id not in kept]
+        seeded = set(map(_content, seeds)) == set(map(_content, held))
         nothing = empty_snapshot(bundle.model.encoder.dimensions)
         vectors = self._vectors(store, others, bundle, nothing)
         start = nothing.extended([*seeds, *others], np.concatenate([bundle.vectors[rows], vectors]), revision)
@@ -256,15 +261,30 @@ class Generations:
             self._runtime, self._in_force = candidate.runtime, settings
 
 
-def _revoked(store: ExampleStore) -> set[str]:
-    """The content hashes of all revoked examples."""
-    found: set[str] = set()
+def _revoked(store: ExampleStore) -> list[Example]:
+    """All revoked examples, which `since` does not tell."""
+    found: list[Example] = []
     token = ""
     while True:
         page, token = store.page(_PAGE, token, Filter(state=State.REVOKED))
-        found |= {example.content_hash for example in page}
+        found += page
         if not token:
             return found
+
+
+def _differs(example: Example, wanted: Mapping[str, Example]) -> bool:
+    """Whether an example of the bundle's source is not as the bundle has it."""
+    if example.source != SEED_SOURCE:
+        return False
+    seed = wanted.get(example.content_hash)
+    active = example.state is State.ACTIVE
+    return active if seed is None else not (active and seed.same_labels(example))
+
+
+def _by_hand(store: ExampleStore, example: Example) -> bool:
+    """Whether somebody, and not a bundle, made an example what it is."""
+    last = store.history(example.id)[-1]
+    return last.actor != SEED_AUTHOR and last.action is not Action.ADD
 
 
 def _content(example: Example) -> tuple[object, ...]:
