@@ -1,6 +1,7 @@
 """The command line's verbs that change examples which are there, and that show what became of them."""
 
 import sys
+from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from classifier.local_examples import Verbs
 
-_PAGE = 200
+_PAGE = 1_000
 
 
 def add_verbs(app: typer.Typer) -> None:
@@ -50,7 +51,9 @@ def show(
 
 def history(
     id: Annotated[str | None, typer.Argument(help="One example's id; without it, the changes of all.")] = None,
-    after: Annotated[int, typer.Option(help="Only changes with a higher number.", min=0)] = 0,
+    after: Annotated[
+        int | None, typer.Option(help="Only changes with a higher number, the first ones; else the last ones.", min=0)
+    ] = None,
     limit: Annotated[int, typer.Option(help="How many at most, of all examples.", min=1)] = 50,
     server: ServerOption = None,
     json: JsonOption = False,
@@ -60,7 +63,8 @@ def history(
 
     with open_verbs(server) as client:
         if id is not None:
-            found = [change for change in client.get_example(id, with_history=True).history if change.number > after]
+            told = client.get_example(id, with_history=True).history
+            found = [change for change in told if change.number > (after or 0)]
         else:
             found = _changes(client, after, limit)
     if json:
@@ -162,19 +166,22 @@ def supersede(
     label: LabelOption,
     technique: TechniqueOption = "",
     capability: CapabilityOption = None,
-    source: Annotated[str, typer.Option(help="Where the prompt comes from; anything but seed.")] = "",
     note: Annotated[str, typer.Option(help="Free text.")] = "",
     reason: ReasonOption = "",
     actor: ActorOption = None,
     server: ServerOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Put another example in the place of one, in one step."""
+    """Put another example in the place of one, in one step; it keeps source, licence and language."""
+    from classifier.corpus import SOURCE as SEED_SOURCE
     from classifier.curation import example_row
 
     row: dict[str, object] = {"text": text, "label": label, "technique": technique, "capabilities": capability or []}
-    new = example_row(row | {"source": source, "note": note, "author": actor_of(actor)})
+    row |= {"note": note, "author": actor_of(actor)}
     with open_verbs(server) as client:
+        old = client.get_example(id).example
+        source = "" if old.source == SEED_SOURCE else old.source
+        new = example_row(row | {"source": source, "licence": old.licence, "language": old.language})
         answer = client.supersede_example(id, new, reason=reason, actor=actor_of(actor))
     show_message(answer, lambda: print_done([answer.example], answer.revision), json=json)
 
@@ -225,13 +232,16 @@ def _confirm(client: "Verbs", ids: Sequence[str], *, yes: bool) -> None:
         fail("nothing was accepted")
 
 
-def _changes(client: "Verbs", after: int, limit: int) -> "list[examples_pb2.Change]":
-    found: list[examples_pb2.Change] = []
+def _changes(client: "Verbs", after: int | None, limit: int) -> "list[examples_pb2.Change]":
+    """The first changes after a number, or the last ones of all."""
+    found: deque[examples_pb2.Change] = deque(maxlen=limit)
     token = ""
-    while len(found) < limit:
-        page = client.list_changes(min(_PAGE, limit - len(found)), token, after=after)
-        found += page.changes
+    while True:
+        page = client.list_changes(_PAGE, token, after=after or 0)
+        for change in page.changes:
+            if after is not None and len(found) == limit:
+                break
+            found.append(change)
         token = page.next_page_token
-        if not token:
-            break
-    return found
+        if not token or (after is not None and len(found) == limit):
+            return list(found)
