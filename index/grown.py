@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 D = TypeVar("D", bound=np.generic)
 _LEAST = 256
+_AT_ONCE = 16_384
 _GROWTH = 4
 """A full room is left for one that is larger by a quarter, so that an entry is copied four times at most, on average."""
 
@@ -54,7 +55,9 @@ class Grown(Generic[D]):
             array = np.empty((max(_LEAST, wanted + wanted // _GROWTH), *self.view.shape[1:]), self.view.dtype)
             array[:size] = self.view
             room = _Room(array, wanted)
-        room.array[size:wanted] = values
+        for start in range(0, len(values), _AT_ONCE):  # Python's own objects keep all other threads waiting meanwhile
+            some = values[start : start + _AT_ONCE]
+            room.array[size + start : size + start + len(some)] = some
         grown: Grown[D] = object.__new__(Grown)
         grown._room, grown.view = room, _read_only(room.array[:wanted])
         return grown

@@ -14,6 +14,7 @@ Positions = NDArray[np.int64]
 _BLOCK = 16
 _BATCH_FROM = 4
 _QUERIES_AT_ONCE = 128
+_COSINES_AT_ONCE = 1 << 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +173,8 @@ class BatchIndex:
         queries = checked(queries)
         if len(queries) < _BATCH_FROM or self.size < _BLOCK * 2 * k:
             return self._few(queries, k)
-        parts = [queries[start : start + _QUERIES_AT_ONCE] for start in range(0, len(queries), _QUERIES_AT_ONCE)]
+        size = max(1, min(_QUERIES_AT_ONCE, _COSINES_AT_ONCE // self.size))
+        parts = [queries[start : start + size] for start in range(0, len(queries), size)]
         found = [self._search(part, k) for part in parts]
         return Hits(
             np.concatenate([hits.cosines for hits in found]), np.concatenate([hits.positions for hits in found])

@@ -10,6 +10,8 @@ from index.live import ExampleIndex
 INTERVAL_SECONDS = 0.25
 """How often the store is asked for its revision."""
 _LOWEST_PRIORITY = 19
+_RETRY_SECONDS = 10.0
+"""How long a renewal that failed is left alone: it would take the same time again."""
 
 
 class Stopped(Exception):  # a message between two parts of this file
@@ -68,7 +70,7 @@ class Tail:
             with suppress(OSError, AttributeError):  # Linux alone gives a thread a priority of its own
                 os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), priority)
         troubled = False
-        while not self._stopping.wait(self._interval):
+        while not self._stopping.wait(_RETRY_SECONDS if troubled and priority else self._interval):
             try:
                 work()
                 troubled = False
