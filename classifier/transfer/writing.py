@@ -109,16 +109,17 @@ def _write_table(file: IO[bytes], examples: Iterable[Example]) -> int:
     }
     fields = [pa.field(column.name, kinds[column.kind], nullable=not column.needed) for column in COLUMNS]
     schema = pa.schema(fields, metadata={VERSION: str(SCHEMA_VERSION)})
-    count = 0
+    count = size = 0
     waiting: list[Any] = []
     rest = iter(examples)
     with ParquetWriter(file, schema, compression="zstd") as writer:
         while group := list(islice(rest, _BATCH_ROWS)):
             waiting.append(pa.RecordBatch.from_pylist([row_of(example) for example in group], schema=schema))
             count += len(group)
-            if sum(batch.nbytes for batch in waiting) >= _GROUP_BYTES:
+            size += waiting[-1].nbytes
+            if size >= _GROUP_BYTES:
                 writer.write_table(pa.Table.from_batches(waiting, schema))
-                waiting = []
+                waiting, size = [], 0
         if waiting:
             writer.write_table(pa.Table.from_batches(waiting, schema))
     return count
