@@ -1,6 +1,7 @@
 """What the example verbs share: their options, who acts, where the examples are, and how an answer is shown."""
 
 import getpass
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
@@ -28,8 +29,12 @@ ActorOption = Annotated[
 @contextmanager
 def open_verbs(server: str | None) -> "Iterator[Verbs]":
     """The examples of a server, or those of the local store."""
+    import structlog
+
     from classifier.local_examples import open_client
 
+    # What a library part logs is no part of the output. Asked for at each line, as the stream may be replaced.
+    structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
     with open_client(read_settings(), server) as client:
         yield client
 

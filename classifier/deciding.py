@@ -228,7 +228,8 @@ def _confirm(client: "Verbs", ids: Sequence[str], *, yes: bool) -> None:
         return
     if not sys.stdin.isatty():
         fail("nobody is there to confirm: look at the impact, then give --yes")
-    if not typer.confirm(f"accept {len(attacks)} attack examples?", err=True):
+    what = "this attack example" if len(attacks) == 1 else f"these {len(attacks)} attack examples"
+    if not typer.confirm(f"accept {what}?", err=True):
         fail("nothing was accepted")
 
 

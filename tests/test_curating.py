@@ -187,6 +187,13 @@ def test_impact_is_shown_for_what_is_not_stored(verb: Verb, tmp_path: Path) -> N
     assert "pier 1" not in here.out + there.out
 
 
+def test_what_is_logged_is_no_part_of_the_output(verb: Verb, home: Path) -> None:
+    (home / "reservoir.bin").write_bytes(b"no sample at all")
+    ran = verb(home, "examples", "impact", "--text", "which tea suits a rainy day?", "--label", "benign", "--json")
+    assert int(one(ran)["allowed"]) == 0
+    assert "reservoir.bin" in ran.err
+
+
 def test_a_stores_password_is_printed_by_nobody(verb: Verb, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     address = f"postgresql://analyst:{SECRET}@127.0.0.1:1/examples"
     for arguments in (("doctor",), ("examples", "list"), ("score", "hello")):
