@@ -8,6 +8,7 @@ import struct
 from collections.abc import Callable, Iterator, Sequence
 from enum import IntEnum
 
+from google.protobuf.message import DecodeError
 from stillwatch.v1 import verdict_pb2
 
 from classifier import errors
@@ -137,10 +138,30 @@ def parts_out(
             yield data
 
 
-def parts_in(data: bytes) -> list[Part]:
-    """The parts that parts_out wrote."""
+def parts_in(data: bytes, count: int) -> list[Part]:
+    """The parts that parts_out wrote.
+
+    Args:
+        data: A frame's content.
+        count: How many prompts they must hold.
+
+    Returns:
+        The parts.
+
+    Raises:
+        ValueError: When they cannot be read, or hold another number of prompts.
+    """
+    try:
+        parts = list(_parts(data))
+    except (LookupError, DecodeError):
+        raise ValueError("a part cannot be read") from None
+    if sum(len(part.found) for part in parts) != count:
+        raise ValueError("the parts hold another number of prompts")
+    return parts
+
+
+def _parts(data: bytes) -> Iterator[Part]:
     reader = _Reader(data)
-    parts = []
     while reader.left:
         *stages, spared, length, count = reader.unpack(_PART)
         source = verdict_pb2.Provenance.FromString(reader.take(length))
@@ -152,8 +173,7 @@ def parts_in(data: bytes) -> list[Part]:
         origin = Provenance(
             source.bundle_version, source.index_revision, source.review_threshold, source.flag_threshold
         )
-        parts.append(Part(tuple(found), origin, StageTimes(*stages), spared))
-    return parts
+        yield Part(tuple(found), origin, StageTimes(*stages), spared)
 
 
 def error_out(error: BaseException) -> bytes:

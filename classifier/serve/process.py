@@ -115,6 +115,10 @@ class Process:
         self.busy = True
         try:
             _, data = await self._batches.ask(message, seconds)
+            parts = parts_in(data, len(texts))
+        except ValueError:
+            await self.kill()
+            raise Lost from None
         except BaseException:
             await self.kill()  # whatever it answers later is for nobody
             raise
@@ -124,7 +128,7 @@ class Process:
         if self._scored % _BATCHES_A_LOOK == 0 and self.resident() > self._most_bytes:
             self.grown = True
             self.over.set()
-        return parts_in(data)
+        return parts
 
     async def catch_up(self, revision: int, *, anew: bool = False) -> None:
         """Wait until its examples are at a revision; a process that cannot get there is ended.
@@ -134,11 +138,16 @@ class Process:
             anew: Whether it reads all examples again.
         """
         message = frame(Kind.CATCH_UP, revision_out(revision, anew=anew))
-        with suppress(Lost):
+        try:
             kind, data = await self._control.ask(message, _CATCH_UP_SECONDS)
             if kind == Kind.CAUGHT_UP:
                 self.revision = revision_in(data)[0]
-        if self.revision < revision:
+                caught_up = self.revision >= revision
+            else:
+                caught_up = False
+        except Lost:
+            caught_up = False
+        if not caught_up:
             await self.kill()
 
     async def end(self) -> None:

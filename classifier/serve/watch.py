@@ -117,7 +117,7 @@ class Watch(grpc.aio.ServerInterceptor):
         )
 
     def batch(self, calls: Sequence[Call | None], scored: Scored | Part) -> None:
-        """A batch was scored; called on the worker's thread.
+        """A batch was scored.
 
         Args:
             calls: For each of its prompts the call that it belongs to.

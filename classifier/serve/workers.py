@@ -47,6 +47,7 @@ class Crew:
         self._processes: set[Process] = set()
         self._free: asyncio.Queue[Process | None] = asyncio.Queue()
         self._keeping: list[asyncio.Task[None]] = []
+        self._ending: set[asyncio.Task[None]] = set()
         self._scoring = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -129,7 +130,7 @@ class Crew:
             task.cancel()
         if self._keeping:
             await asyncio.wait(self._keeping)
-        await asyncio.gather(*(process.end() for process in self._processes))
+        await asyncio.gather(*self._ending, *(process.end() for process in self._processes))
         self._processes.clear()
 
     async def _start(self) -> Process:
@@ -188,7 +189,9 @@ class Crew:
         if process in self._processes:
             self._free.put_nowait(process)
         else:  # another one has taken its place
-            self._ending = asyncio.create_task(process.end())
+            ending = asyncio.create_task(process.end())
+            self._ending.add(ending)
+            ending.add_done_callback(self._ending.discard)
 
     async def _forsake(self, starts: Sequence["asyncio.Task[Process]"]) -> None:
         await asyncio.wait(starts)  # they end by themselves, and are then waited for by nobody else
@@ -210,11 +213,6 @@ class Workers:
         self._retiring: set[asyncio.Task[None]] = set()
         self._staging: asyncio.Task[Crew] | None = None
         self.places = count
-
-    @property
-    def pids(self) -> set[int]:
-        """The ids of the processes in force that can score."""
-        return self._crew.pids if self._crew else set()
 
     async def open(self, bundle: Path, settings: Settings, version: str) -> None:
         """Start the first crew.
