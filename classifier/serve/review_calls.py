@@ -54,10 +54,10 @@ class ReviewCalls:
         findings = check_entry(candidates, vectors, runtime.store, snapshot)
         answer = convert_review.findings_out(findings, scorer.provenance(snapshot))
         if not request.findings_only:
-            sampling, revoked = self._sampling(runtime), list(request.revoked_ids)
-            found = sampling and impact(
-                candidates, vectors, sampling.reservoir, scorer.model, snapshot, revoked=revoked
-            )
+            sampling, found = self._sampling(runtime), None
+            if sampling is not None:
+                revoked = list(request.revoked_ids)
+                found = impact(candidates, vectors, sampling.reservoir, scorer.model, snapshot, revoked=revoked)
             convert_review.add_impact(answer, found)
         return answer
 
