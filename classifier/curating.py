@@ -131,7 +131,7 @@ def _say_findings(client: "Verbs", example: "examples_pb2.Example") -> None:
     from classifier.errors import ServiceFailed
 
     with suppress(ServiceFailed):
-        for finding in client.preview_impact([example]).findings:
+        for finding in client.preview_impact([example], findings_only=True).findings:
             say(f"note: {finding.text}")
 
 

@@ -150,9 +150,13 @@ class ExampleVerbs:
         examples: Sequence[examples_pb2.Example] = (),
         ids: Sequence[str] = (),
         revoked: Sequence[str] = (),
+        *,
+        findings_only: bool = False,
     ) -> Call[review_pb2.PreviewImpactResponse]:
         """Say what candidates would change, and what speaks against them; nothing is stored."""
-        request = review_pb2.PreviewImpactRequest(examples=examples, ids=ids, revoked_ids=revoked)
+        request = review_pb2.PreviewImpactRequest(
+            examples=examples, ids=ids, revoked_ids=revoked, findings_only=findings_only
+        )
         return Call("ReviewService/PreviewImpact", request, review_pb2.PreviewImpactResponse)
 
     @Verb

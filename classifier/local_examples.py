@@ -35,7 +35,7 @@ class LocalExamples(ExampleVerbs, Blocking):
         examples = ExampleCalls(generations, settings, vouched=False)
         # Read when it is first asked for: it is large, and few verbs need it.
         sampling = cache(lambda: open_sampling(runtime.scorer.model, settings))
-        reviews = ReviewCalls(generations, settings, sampling)
+        reviews = ReviewCalls(generations, settings, lambda _: sampling())
         self._services = {"ExampleService": examples, "ReviewService": reviews}
 
     def _perform(self, call: Call[R]) -> R:

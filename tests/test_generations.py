@@ -270,7 +270,8 @@ def test_a_store_that_fails_at_the_last_step_leaves_the_old_generation_in_force(
         runtime = held.runtime
         variants.make_current(home, variants.seeded(lambda n, _: n % 2 == 0))
         with closing(sqlite3.connect(home / "examples.db")) as database:
-            database.execute("CREATE TRIGGER no_more BEFORE DELETE ON examples BEGIN SELECT RAISE(ABORT, 'full'); END")
+            fails = "WHEN NEW.action = 'revoke' BEGIN SELECT RAISE(ABORT, 'full'); END"
+            database.execute(f"CREATE TRIGGER no_more BEFORE INSERT ON changes {fails}")
         with pytest.raises(StoreUnavailable):
             held.reload()
         assert held.runtime is runtime

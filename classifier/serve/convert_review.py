@@ -38,22 +38,22 @@ _CHOICES_OUT = {
 }
 
 
-def impact_out(
-    found: Impact | None, findings: Sequence[Finding], provenance: Provenance
-) -> review_pb2.PreviewImpactResponse:
-    """An impact on the wire, if traffic is sampled, with what speaks against the candidates."""
-    answer = review_pb2.PreviewImpactResponse(
-        findings=map(_finding, findings), provenance=convert.provenance(provenance), sentences=[_NO_SAMPLE]
-    )
+def findings_out(findings: Sequence[Finding], provenance: Provenance) -> review_pb2.PreviewImpactResponse:
+    """What speaks against candidates, on the wire."""
+    return review_pb2.PreviewImpactResponse(findings=map(_finding, findings), provenance=convert.provenance(provenance))
+
+
+def add_impact(answer: review_pb2.PreviewImpactResponse, found: Impact | None) -> None:
+    """Add what candidates would change; without a sample of traffic a sentence that says so."""
     if found is None:
-        return answer
+        answer.sentences.append(_NO_SAMPLE)
+        return
     answer.allowed, answer.allowed_seen = found.allowed, found.allowed_seen
     answer.newly_flagged, answer.newly_reviewed = found.newly_flagged, found.newly_reviewed
     answer.caught, answer.caught_seen = found.caught, found.caught_seen
     answer.no_longer_flagged, answer.newly_allowed = found.no_longer_flagged, found.newly_allowed
     answer.moves.extend(map(_move, found.movers))
-    answer.sentences[:] = found.sentences
-    return answer
+    answer.sentences.extend(found.sentences)
 
 
 def decision_in(message: review_pb2.ReviewDecision, actor: str) -> Decided:

@@ -8,6 +8,7 @@ from classifier.config import Settings
 from classifier.desk.entry import check_entry
 from classifier.desk.impact import impact
 from classifier.errors import InvalidRequest
+from classifier.runtime import Runtime
 from classifier.sampling import Sampling
 from classifier.serve import convert_examples as examples_convert
 from classifier.serve import convert_review
@@ -23,13 +24,15 @@ _HASH_DIGITS = frozenset("0123456789abcdef")
 class ReviewCalls:
     """Answers requests: the server's, and those of the command line on its own store."""
 
-    def __init__(self, generations: Generations, settings: Settings, sampling: Callable[[], Sampling | None]) -> None:
+    def __init__(
+        self, generations: Generations, settings: Settings, sampling: Callable[[Runtime], Sampling | None]
+    ) -> None:
         """Work on the store and index in force, within the settings' limits.
 
         Args:
             generations: Where the examples are.
             settings: Limits.
-            sampling: Returns the sample of recent traffic.
+            sampling: Returns the sample of the traffic of what is in force.
         """
         self._generations = generations
         self._sampling = sampling
@@ -48,13 +51,15 @@ class ReviewCalls:
         candidates += [runtime.store.get(name) for name in request.ids]
         scorer, snapshot = runtime.scorer, runtime.examples.snapshot
         vectors = scorer.embed([example.text for example in candidates])
-        sampling = self._sampling()
-        found = None
-        if sampling is not None:
-            revoked = list(request.revoked_ids)
-            found = impact(candidates, vectors, sampling.reservoir, scorer.model, snapshot, revoked=revoked)
         findings = check_entry(candidates, vectors, runtime.store, snapshot)
-        return convert_review.impact_out(found, findings, scorer.provenance(snapshot))
+        answer = convert_review.findings_out(findings, scorer.provenance(snapshot))
+        if not request.findings_only:
+            sampling, found = self._sampling(runtime), None
+            if sampling is not None:
+                revoked = list(request.revoked_ids)
+                found = impact(candidates, vectors, sampling.reservoir, scorer.model, snapshot, revoked=revoked)
+            convert_review.add_impact(answer, found)
+        return answer
 
     def RecordDecisions(
         self, request: review_pb2.RecordDecisionsRequest, caller: Caller

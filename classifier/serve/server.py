@@ -167,7 +167,7 @@ def _add_examples(server: grpc.aio.Server, generations: Generations, settings: S
     threads = Threads()
     examples = ExampleServicer(ExampleCalls(generations, settings), threads)
     examples_pb2_grpc.add_ExampleServiceServicer_to_server(examples, server)
-    reviews = ReviewServicer(ReviewCalls(generations, settings, lambda: generations.runtime.sampling), threads)
+    reviews = ReviewServicer(ReviewCalls(generations, settings, lambda runtime: runtime.sampling), threads)
     review_pb2_grpc.add_ReviewServiceServicer_to_server(reviews, server)
 
 

@@ -27,35 +27,35 @@ from stillwatch.v1 import examples_pb2 as stillwatch_dot_v1_dot_examples__pb2
 from stillwatch.v1 import verdict_pb2 as stillwatch_dot_v1_dot_verdict__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1astillwatch/v1/review.proto\x12\rstillwatch.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cstillwatch/v1/examples.proto\x1a\x1bstillwatch/v1/verdict.proto\"\x94\x01\n\x0c\x45ntryFinding\x12\x11\n\tcandidate\x18\x01 \x01(\x05\x12(\n\x04kind\x18\x02 \x01(\x0e\x32\x1a.stillwatch.v1.FindingKind\x12)\n\x07\x65xample\x18\x03 \x01(\x0b\x32\x18.stillwatch.v1.Neighbour\x12\x0e\n\x06stored\x18\x04 \x01(\x08\x12\x0c\n\x04text\x18\x05 \x01(\t\"\xae\x01\n\x04Move\x12\x0c\n\x04mark\x18\x01 \x01(\t\x12\x1a\n\x12probability_before\x18\x02 \x01(\x01\x12\x19\n\x11probability_after\x18\x03 \x01(\x01\x12\x30\n\x0f\x64\x65\x63ision_before\x18\x04 \x01(\x0e\x32\x17.stillwatch.v1.Decision\x12/\n\x0e\x64\x65\x63ision_after\x18\x05 \x01(\x0e\x32\x17.stillwatch.v1.Decision\"b\n\x14PreviewImpactRequest\x12(\n\x08\x65xamples\x18\x01 \x03(\x0b\x32\x16.stillwatch.v1.Example\x12\x0b\n\x03ids\x18\x02 \x03(\t\x12\x13\n\x0brevoked_ids\x18\x03 \x03(\t\"\xd9\x02\n\x15PreviewImpactResponse\x12\x0f\n\x07\x61llowed\x18\x01 \x01(\x03\x12\x14\n\x0c\x61llowed_seen\x18\x02 \x01(\x03\x12\x15\n\rnewly_flagged\x18\x03 \x01(\x03\x12\x16\n\x0enewly_reviewed\x18\x04 \x01(\x03\x12\x0e\n\x06\x63\x61ught\x18\x05 \x01(\x03\x12\x13\n\x0b\x63\x61ught_seen\x18\x06 \x01(\x03\x12\x19\n\x11no_longer_flagged\x18\x07 \x01(\x03\x12\x15\n\rnewly_allowed\x18\x08 \x01(\x03\x12\"\n\x05moves\x18\t \x03(\x0b\x32\x13.stillwatch.v1.Move\x12\x11\n\tsentences\x18\n \x03(\t\x12-\n\x08\x66indings\x18\x0b \x03(\x0b\x32\x1b.stillwatch.v1.EntryFinding\x12-\n\nprovenance\x18\x0c \x01(\x0b\x32\x19.stillwatch.v1.Provenance\"\xb1\x01\n\x0eReviewDecision\x12\x14\n\x0c\x63ontent_hash\x18\x01 \x01(\t\x12%\n\x06\x63hoice\x18\x02 \x01(\x0e\x32\x15.stillwatch.v1.Choice\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\x12\x12\n\nexample_id\x18\x05 \x01(\t\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"J\n\x16RecordDecisionsRequest\x12\x30\n\tdecisions\x18\x01 \x03(\x0b\x32\x1d.stillwatch.v1.ReviewDecision\"\x19\n\x17RecordDecisionsResponse\".\n\x14\x46indDecisionsRequest\x12\x16\n\x0e\x63ontent_hashes\x18\x01 \x03(\t\"I\n\x15\x46indDecisionsResponse\x12\x30\n\tdecisions\x18\x01 \x03(\x0b\x32\x1d.stillwatch.v1.ReviewDecision*\xde\x01\n\x0b\x46indingKind\x12\x1c\n\x18\x46INDING_KIND_UNSPECIFIED\x10\x00\x12\'\n#FINDING_KIND_SAME_TEXT_OTHER_LABELS\x10\x01\x12\"\n\x1e\x46INDING_KIND_SAME_TEXT_REVOKED\x10\x02\x12 \n\x1c\x46INDING_KIND_SAME_TEXT_KNOWN\x10\x03\x12!\n\x1d\x46INDING_KIND_NEAR_OTHER_LABEL\x10\x04\x12\x1f\n\x1b\x46INDING_KIND_NEAR_DUPLICATE\x10\x05*Y\n\x06\x43hoice\x12\x16\n\x12\x43HOICE_UNSPECIFIED\x10\x00\x12\x11\n\rCHOICE_ACCEPT\x10\x01\x12\x11\n\rCHOICE_REJECT\x10\x02\x12\x11\n\rCHOICE_IGNORE\x10\x03\x32\xa9\x02\n\rReviewService\x12Z\n\rPreviewImpact\x12#.stillwatch.v1.PreviewImpactRequest\x1a$.stillwatch.v1.PreviewImpactResponse\x12`\n\x0fRecordDecisions\x12%.stillwatch.v1.RecordDecisionsRequest\x1a&.stillwatch.v1.RecordDecisionsResponse\x12Z\n\rFindDecisions\x12#.stillwatch.v1.FindDecisionsRequest\x1a$.stillwatch.v1.FindDecisionsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1astillwatch/v1/review.proto\x12\rstillwatch.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cstillwatch/v1/examples.proto\x1a\x1bstillwatch/v1/verdict.proto\"\x94\x01\n\x0c\x45ntryFinding\x12\x11\n\tcandidate\x18\x01 \x01(\x05\x12(\n\x04kind\x18\x02 \x01(\x0e\x32\x1a.stillwatch.v1.FindingKind\x12)\n\x07\x65xample\x18\x03 \x01(\x0b\x32\x18.stillwatch.v1.Neighbour\x12\x0e\n\x06stored\x18\x04 \x01(\x08\x12\x0c\n\x04text\x18\x05 \x01(\t\"\xae\x01\n\x04Move\x12\x0c\n\x04mark\x18\x01 \x01(\t\x12\x1a\n\x12probability_before\x18\x02 \x01(\x01\x12\x19\n\x11probability_after\x18\x03 \x01(\x01\x12\x30\n\x0f\x64\x65\x63ision_before\x18\x04 \x01(\x0e\x32\x17.stillwatch.v1.Decision\x12/\n\x0e\x64\x65\x63ision_after\x18\x05 \x01(\x0e\x32\x17.stillwatch.v1.Decision\"y\n\x14PreviewImpactRequest\x12(\n\x08\x65xamples\x18\x01 \x03(\x0b\x32\x16.stillwatch.v1.Example\x12\x0b\n\x03ids\x18\x02 \x03(\t\x12\x13\n\x0brevoked_ids\x18\x03 \x03(\t\x12\x15\n\rfindings_only\x18\x04 \x01(\x08\"\xd9\x02\n\x15PreviewImpactResponse\x12\x0f\n\x07\x61llowed\x18\x01 \x01(\x03\x12\x14\n\x0c\x61llowed_seen\x18\x02 \x01(\x03\x12\x15\n\rnewly_flagged\x18\x03 \x01(\x03\x12\x16\n\x0enewly_reviewed\x18\x04 \x01(\x03\x12\x0e\n\x06\x63\x61ught\x18\x05 \x01(\x03\x12\x13\n\x0b\x63\x61ught_seen\x18\x06 \x01(\x03\x12\x19\n\x11no_longer_flagged\x18\x07 \x01(\x03\x12\x15\n\rnewly_allowed\x18\x08 \x01(\x03\x12\"\n\x05moves\x18\t \x03(\x0b\x32\x13.stillwatch.v1.Move\x12\x11\n\tsentences\x18\n \x03(\t\x12-\n\x08\x66indings\x18\x0b \x03(\x0b\x32\x1b.stillwatch.v1.EntryFinding\x12-\n\nprovenance\x18\x0c \x01(\x0b\x32\x19.stillwatch.v1.Provenance\"\xb1\x01\n\x0eReviewDecision\x12\x14\n\x0c\x63ontent_hash\x18\x01 \x01(\t\x12%\n\x06\x63hoice\x18\x02 \x01(\x0e\x32\x15.stillwatch.v1.Choice\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\x12\x12\n\nexample_id\x18\x05 \x01(\t\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"J\n\x16RecordDecisionsRequest\x12\x30\n\tdecisions\x18\x01 \x03(\x0b\x32\x1d.stillwatch.v1.ReviewDecision\"\x19\n\x17RecordDecisionsResponse\".\n\x14\x46indDecisionsRequest\x12\x16\n\x0e\x63ontent_hashes\x18\x01 \x03(\t\"I\n\x15\x46indDecisionsResponse\x12\x30\n\tdecisions\x18\x01 \x03(\x0b\x32\x1d.stillwatch.v1.ReviewDecision*\xde\x01\n\x0b\x46indingKind\x12\x1c\n\x18\x46INDING_KIND_UNSPECIFIED\x10\x00\x12\'\n#FINDING_KIND_SAME_TEXT_OTHER_LABELS\x10\x01\x12\"\n\x1e\x46INDING_KIND_SAME_TEXT_REVOKED\x10\x02\x12 \n\x1c\x46INDING_KIND_SAME_TEXT_KNOWN\x10\x03\x12!\n\x1d\x46INDING_KIND_NEAR_OTHER_LABEL\x10\x04\x12\x1f\n\x1b\x46INDING_KIND_NEAR_DUPLICATE\x10\x05*Y\n\x06\x43hoice\x12\x16\n\x12\x43HOICE_UNSPECIFIED\x10\x00\x12\x11\n\rCHOICE_ACCEPT\x10\x01\x12\x11\n\rCHOICE_REJECT\x10\x02\x12\x11\n\rCHOICE_IGNORE\x10\x03\x32\xa9\x02\n\rReviewService\x12Z\n\rPreviewImpact\x12#.stillwatch.v1.PreviewImpactRequest\x1a$.stillwatch.v1.PreviewImpactResponse\x12`\n\x0fRecordDecisions\x12%.stillwatch.v1.RecordDecisionsRequest\x1a&.stillwatch.v1.RecordDecisionsResponse\x12Z\n\rFindDecisions\x12#.stillwatch.v1.FindDecisionsRequest\x1a$.stillwatch.v1.FindDecisionsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'stillwatch.v1.review_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_FINDINGKIND']._serialized_start=1320
-  _globals['_FINDINGKIND']._serialized_end=1542
-  _globals['_CHOICE']._serialized_start=1544
-  _globals['_CHOICE']._serialized_end=1633
+  _globals['_FINDINGKIND']._serialized_start=1343
+  _globals['_FINDINGKIND']._serialized_end=1565
+  _globals['_CHOICE']._serialized_start=1567
+  _globals['_CHOICE']._serialized_end=1656
   _globals['_ENTRYFINDING']._serialized_start=138
   _globals['_ENTRYFINDING']._serialized_end=286
   _globals['_MOVE']._serialized_start=289
   _globals['_MOVE']._serialized_end=463
   _globals['_PREVIEWIMPACTREQUEST']._serialized_start=465
-  _globals['_PREVIEWIMPACTREQUEST']._serialized_end=563
-  _globals['_PREVIEWIMPACTRESPONSE']._serialized_start=566
-  _globals['_PREVIEWIMPACTRESPONSE']._serialized_end=911
-  _globals['_REVIEWDECISION']._serialized_start=914
-  _globals['_REVIEWDECISION']._serialized_end=1091
-  _globals['_RECORDDECISIONSREQUEST']._serialized_start=1093
-  _globals['_RECORDDECISIONSREQUEST']._serialized_end=1167
-  _globals['_RECORDDECISIONSRESPONSE']._serialized_start=1169
-  _globals['_RECORDDECISIONSRESPONSE']._serialized_end=1194
-  _globals['_FINDDECISIONSREQUEST']._serialized_start=1196
-  _globals['_FINDDECISIONSREQUEST']._serialized_end=1242
-  _globals['_FINDDECISIONSRESPONSE']._serialized_start=1244
-  _globals['_FINDDECISIONSRESPONSE']._serialized_end=1317
-  _globals['_REVIEWSERVICE']._serialized_start=1636
-  _globals['_REVIEWSERVICE']._serialized_end=1933
+  _globals['_PREVIEWIMPACTREQUEST']._serialized_end=586
+  _globals['_PREVIEWIMPACTRESPONSE']._serialized_start=589
+  _globals['_PREVIEWIMPACTRESPONSE']._serialized_end=934
+  _globals['_REVIEWDECISION']._serialized_start=937
+  _globals['_REVIEWDECISION']._serialized_end=1114
+  _globals['_RECORDDECISIONSREQUEST']._serialized_start=1116
+  _globals['_RECORDDECISIONSREQUEST']._serialized_end=1190
+  _globals['_RECORDDECISIONSRESPONSE']._serialized_start=1192
+  _globals['_RECORDDECISIONSRESPONSE']._serialized_end=1217
+  _globals['_FINDDECISIONSREQUEST']._serialized_start=1219
+  _globals['_FINDDECISIONSREQUEST']._serialized_end=1265
+  _globals['_FINDDECISIONSRESPONSE']._serialized_start=1267
+  _globals['_FINDDECISIONSRESPONSE']._serialized_end=1340
+  _globals['_REVIEWSERVICE']._serialized_start=1659
+  _globals['_REVIEWSERVICE']._serialized_end=1956
 # @@protoc_insertion_point(module_scope)

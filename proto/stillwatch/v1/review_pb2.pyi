@@ -173,6 +173,9 @@ class PreviewImpactRequest(_message.Message):
     EXAMPLES_FIELD_NUMBER: _builtins.int
     IDS_FIELD_NUMBER: _builtins.int
     REVOKED_IDS_FIELD_NUMBER: _builtins.int
+    FINDINGS_ONLY_FIELD_NUMBER: _builtins.int
+    findings_only: _builtins.bool
+    """findings_only leaves out what would become of recent prompts, which takes longer."""
     @_builtins.property
     def examples(self) -> _containers.RepeatedCompositeFieldContainer[_examples_pb2.Example]:
         """examples are candidates that are not stored yet; of all three lists together at least one, at most the server's
@@ -193,10 +196,11 @@ class PreviewImpactRequest(_message.Message):
         examples: _abc.Iterable[_examples_pb2.Example] | None = ...,
         ids: _abc.Iterable[_builtins.str] | None = ...,
         revoked_ids: _abc.Iterable[_builtins.str] | None = ...,
+        findings_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["examples", b"examples", "ids", b"ids", "revoked_ids", b"revoked_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["examples", b"examples", "findings_only", b"findings_only", "ids", b"ids", "revoked_ids", b"revoked_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
