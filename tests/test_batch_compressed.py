@@ -28,7 +28,7 @@ def test_a_cut_stream_gives_all_rows_before_the_cut_and_one_reject(suffix: str, 
     packed = gzip.compress(data, level) if suffix.endswith("gz") else zstandard.compress(data, level)
     packed = packed[: int(share * len(packed))]
     with tempfile.TemporaryDirectory() as folder:
-        found = read_all(source_of(Path(folder), pack, suffix))
+        found = read_all(source_of(Path(folder), packed, suffix))
     whole = zlib.decompressobj(31).decompress(packed) if suffix.endswith("gz") else None
     *before, broken = found
     assert isinstance(broken[0], Reject)
@@ -93,7 +93,7 @@ def test_a_zstd_window_over_the_usual_is_refused_before_memory_is_taken(tmp_path
     parameters = zstandard.ZstdCompressionParameters(window_log=30, enable_ldm=False)
     packer = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
     packed = packer.compress(b'{"prompt": "Hello"}\n') + packer.flush()
-    assert reasons_of(read_all(source_of(tmp_path, pack, "jsonl.zst"))) == [Reason.BROKEN_COMPRESSION]
+    assert reasons_of(read_all(source_of(tmp_path, packed, "jsonl.zst"))) == [Reason.BROKEN_COMPRESSION]
 
 
 def test_skipping_to_an_offset_gives_the_rest(tmp_path: Path) -> None:

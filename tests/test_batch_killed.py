@@ -47,6 +47,54 @@ def test_a_limit_holds_over_all_calls_and_can_be_lifted(scoring: Scoring, tmp_pa
     assert load(tmp_path / "out").to_table()["row"].to_pylist() == list(range(8))
 
 
+def files_of(output: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(output)): path.read_bytes() for path in output.rglob("*.parquet")}
+
+
+@pytest.mark.parametrize("limits", [[5], [5, 5, 7], [1, 2, 3, 4], [8, 2]])
+def test_a_limit_that_is_lifted_leaves_the_very_bytes_of_a_calm_run(
+    scoring: Scoring, tmp_path: Path, limits: list[int]
+) -> None:
+    path = log(tmp_path / "log.jsonl", *PROMPTS[:3], 5, *PROMPTS, "Wie viele Tage hat ein Jahr? " * 9, None)
+    for limit in limits:
+        found = score(scoring, path, tmp_path / "out", limit=limit, rows_per_part=6)
+        assert (found.state, found.counts.read) == ("limited", max(limits[: limits.index(limit) + 1]))
+    score(scoring, path, tmp_path / "out", rows_per_part=6)
+    score(scoring, path, tmp_path / "calm", rows_per_part=6)
+    assert files_of(tmp_path / "out") == files_of(tmp_path / "calm")
+
+
+@pytest.mark.parametrize("early", [[0, 5, 1], [0, 1], [5, 0, 1]])
+def test_a_kill_while_a_longer_part_takes_the_place_of_a_cut_one_loses_and_doubles_nothing(
+    scoring: Scoring, tmp_path: Path, early: list[int]
+) -> None:
+    path = log(tmp_path / "log.jsonl", *(PROMPTS[one] if one < 4 else one for one in early), 7, *PROMPTS)
+    score(scoring, path, tmp_path / "out", limit=len(early), rows_per_part=10)
+    (cut,) = (tmp_path / "out" / SCORES).glob("*.parquet")
+    before = cut.read_bytes()
+    score(scoring, path, tmp_path / "calm", rows_per_part=10)
+    score(scoring, path, tmp_path / "out", rows_per_part=10)
+    cut.write_bytes(before)  # the rejects are renamed first
+    again = score(scoring, path, tmp_path / "out", limit=len(early), rows_per_part=10)
+    assert (again.state, again.counts.read) == ("limited", len(early))
+    cut.write_bytes(before)
+    score(scoring, path, tmp_path / "out", rows_per_part=10)
+    assert files_of(tmp_path / "out") == files_of(tmp_path / "calm")
+
+
+def test_a_limit_counts_a_cut_part_once_when_inputs_are_added_before_it(scoring: Scoring, tmp_path: Path) -> None:
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    log(logs / "b.jsonl", *PROMPTS, *PROMPTS)
+    score(scoring, logs, tmp_path / "out", limit=5, rows_per_part=6)
+    log(logs / "a.jsonl", *PROMPTS)
+    for limit in (7, 10, 11):
+        assert score(scoring, logs, tmp_path / "out", limit=limit, rows_per_part=6).counts.read == limit
+    score(scoring, logs, tmp_path / "out", rows_per_part=6)
+    score(scoring, logs, tmp_path / "calm", rows_per_part=6)
+    assert files_of(tmp_path / "out") == files_of(tmp_path / "calm")
+
+
 def test_two_runs_do_not_share_a_folder_and_a_dead_ones_lock_does_not_block(scoring: Scoring, tmp_path: Path) -> None:
     path = log(tmp_path / "log.jsonl", *PROMPTS)
     with held(tmp_path / "out"), pytest.raises(RunRefused, match="another run works in"):

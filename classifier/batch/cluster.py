@@ -15,7 +15,7 @@ from classifier.batch.ahead import Waiting, drop, left_ahead, take_over, written
 from classifier.batch.manifest import RunManifest
 from classifier.batch.output import AHEAD, held
 from classifier.batch.plan import Plan
-from classifier.batch.reading import Limits, Position
+from classifier.batch.reading import Limits
 from classifier.batch.run import Progress, Run
 from classifier.batch.scoring import Scoring
 from classifier.batch.splits import Cutter, Split
@@ -89,8 +89,8 @@ class _ClusterRun(Run):
 
     def _score_all(self) -> bool:
         plan, output = self._plan, self._plan.output
-        numbers = {name: len(own) for name, own in self._parts.items()}
-        self._waiting = left_ahead(output, self._fingerprint, self._sources, numbers, plan.rows_per_part)
+        numbers = {name: len(own) - own[-1].cut for name, own in self._parts.items()}
+        self._waiting = left_ahead(output, self._fingerprint, self._sources, numbers)
         if plan.limit is not None:  # it is met in the order of the inputs, and what is ahead may lie behind it
             for _, attempt in self._waiting.values():
                 drop(output, attempt)
@@ -129,12 +129,8 @@ class _ClusterRun(Run):
             token.unlink(missing_ok=True)
 
     def _openings(self) -> list[Split]:
-        found = []
-        for source in self._plan.sources:
-            own = self._parts.get(source.name, [])
-            if not (own and own[-1].last):
-                found.append(Split(source, len(own), own[-1].next if own else Position()))
-        return found
+        openings = ((source, self._opening(source)) for source in self._plan.sources)
+        return [Split(source, one.number, one.first, again=one.again) for source, one in openings if one is not None]
 
     def _heard(self, said: "Said") -> None:
         if said.errno:
@@ -144,7 +140,8 @@ class _ClusterRun(Run):
             raise refusal(said.text)
         part = written(self._plan.output, said.attempt)
         key = (part.source, part.number)
-        if key in self._waiting or part.number < len(self._parts.get(part.source, [])):
+        opening = self._opening(self._sources[part.source])
+        if key in self._waiting or opening is None or part.number < opening.number:
             drop(self._plan.output, said.attempt)  # Ray may run a split again whose answer was lost
             return
         self._read += part.read
@@ -154,17 +151,15 @@ class _ClusterRun(Run):
     def _take_over(self) -> None:
         """Put parts into the output that follow what is there; with a limit, in the order of all inputs."""
         for source in self._plan.sources:
-            while (source.name, number := len(self._parts.get(source.name, []))) in self._waiting:
-                part, attempt = self._waiting.pop((source.name, number))
-                own = self._parts.get(source.name, [])
-                if part.first != (own[-1].next if own else Position()) or (own and own[-1].last):
+            while (opening := self._opening(source)) and (source.name, opening.number) in self._waiting:
+                part, attempt = self._waiting.pop((source.name, opening.number))
+                if part.first != opening.first:
                     raise RunRefused(
                         f"{part.name} does not follow the part before it of {part.source}: run again; {self._kept()}"
                     )
                 take_over(self._plan.output, part, attempt)
                 self._took(part)
-            own = self._parts.get(source.name, [])
-            if self._plan.limit is not None and not (own and own[-1].last):
+            if self._plan.limit is not None and opening is not None:
                 break
         self._tell()
 
