@@ -8,6 +8,7 @@ import secrets
 import shutil
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from classifier.batch import connection
@@ -16,7 +17,7 @@ from classifier.batch.manifest import RunManifest
 from classifier.batch.output import AHEAD, held
 from classifier.batch.plan import Plan
 from classifier.batch.reading import Limits
-from classifier.batch.run import Progress, Run
+from classifier.batch.run import Progress, Run, RunArguments
 from classifier.batch.scoring import Scoring
 from classifier.batch.splits import Cutter, Split
 from classifier.batch.worker import job_of
@@ -27,40 +28,44 @@ if TYPE_CHECKING:
     from classifier.batch.dataset import Said
 
 
-def run_on_cluster(
-    plan: Plan,
-    scoring: Scoring,
-    stop: threading.Event,
-    progress: Callable[[Progress], None],
-    *,
-    settings: Settings,
-    address: str | None,
-    workers: int | None,
-) -> RunManifest:
-    """Score what is not scored yet.
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """Where a run's parts are written.
 
-    Args:
-        plan: What to do.
-        scoring: The scorer whose bundle and examples the workers get.
-        stop: When it is set, the parts that are being written are dropped and the run ends.
-        progress: Told how far the run is.
+    Attributes:
         settings: Where the bundle is.
         address: Of a running Ray cluster that this machine is part of; None starts one on this machine alone.
         workers: How many workers write parts; None: one for each core of the cluster.
-
-    Returns:
-        The manifest as it was written: its state says whether all is done.
-
-    Raises:
-        RunRefused: As `run` does, and when the cluster cannot be used, or a worker fails or does not see the output.
-        DataRejected: When an input cannot be read.
-        InvalidSetting: When the cluster cannot have so many workers, or its address is of a kind that cannot work.
-        MissingExtra: When Ray is not installed.
     """
-    connection.require_ray()
-    _check_shared(plan)
-    with held(plan.output, ahead=True):
-        return _ClusterRun(plan, scoring, stop, progress, settings, address, workers).go()
+
+    settings: Settings
+    address: str | None = None
+    workers: int | None = None
+
+    def run(
+        self, plan: Plan, scoring: Scoring, stop: threading.Event, progress: Callable[[Progress], None]
+    ) -> RunManifest:
+        """Score what is not scored yet, as `classifier.batch.run.run` does.
+
+        Args:
+            plan: What to do.
+            scoring: The scorer whose bundle and examples the workers get.
+            stop: When it is set, the parts that are being written are dropped and the run ends.
+            progress: Told how far the run is.
+
+        Returns:
+            The manifest as it was written: its state says whether all is done.
+
+        Raises:
+            RunRefused: As `run` does, and when the cluster cannot be used, or a worker fails or does not see the output.
+            DataRejected: When an input cannot be read.
+            InvalidSetting: When the cluster cannot have so many workers, or its address is of a kind that cannot work.
+            MissingExtra: When Ray is not installed.
+        """
+        connection.require_ray()
+        _check_shared(plan)
+        with held(plan.output, ahead=True):
+            return _ClusterRun(self, plan, scoring, stop, progress).go()
 
 
 def _check_shared(plan: Plan) -> None:
@@ -72,18 +77,9 @@ def _check_shared(plan: Plan) -> None:
 
 
 class _ClusterRun(Run):
-    def __init__(
-        self,
-        plan: Plan,
-        scoring: Scoring,
-        stop: threading.Event,
-        progress: Callable[[Progress], None],
-        settings: Settings,
-        address: str | None,
-        workers: int | None,
-    ) -> None:
-        super().__init__(plan, scoring, stop, progress)
-        self._settings, self._address, self._workers = settings, address, workers
+    def __init__(self, cluster: Cluster, plan: Plan, *others: *RunArguments) -> None:
+        super().__init__(plan, *others)
+        self._cluster = cluster
         self._sources = {source.name: source for source in plan.sources}
         self._waiting: Waiting = {}
 
@@ -116,8 +112,8 @@ class _ClusterRun(Run):
         limits = Limits(plan.line_bytes, self._scoring.max_chars)
         cutter = Cutter(plan.shape, limits, plan.selection, plan.rows_per_part)
         try:
-            job = job_of(plan, self._fingerprint, self._scoring, self._settings, token.name)
-            with connection.connected(self._address, self._workers, job.nbytes) as workers:
+            job = job_of(plan, self._fingerprint, self._scoring, self._cluster.settings, token.name)
+            with connection.connected(self._cluster.address, self._cluster.workers, job.nbytes) as workers:
                 from classifier.batch.dataset import results  # Ray reads its settings when it is imported
 
                 for said in results(cutter, self._openings(), left, frozenset(self._waiting), job, workers):

@@ -62,6 +62,10 @@ class Opening:
     again: int = 0
 
 
+RunArguments = tuple[Scoring, threading.Event, Callable[[Progress], None]]
+"""What a run is made of beside its plan: see `run`."""
+
+
 def run(
     plan: Plan, scoring: Scoring, stop: threading.Event, progress: Callable[[Progress], None] = lambda done: None
 ) -> RunManifest:
