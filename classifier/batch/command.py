@@ -5,7 +5,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -112,11 +111,11 @@ def settings_of_run(settings: Settings) -> Settings:
 
 
 def _on_ray(request: Request, settings: Settings) -> "Engine":
-    from classifier.batch.cluster import run_on_cluster
+    from classifier.batch.cluster import Cluster
     from classifier.batch.connection import require_ray
 
     require_ray()
-    return partial(run_on_cluster, settings=settings, address=request.ray_address, workers=request.workers)
+    return Cluster(settings, request.ray_address, request.workers).run
 
 
 def plan_of(request: Request, threads: int) -> "Plan":

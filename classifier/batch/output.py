@@ -90,7 +90,7 @@ def finished_parts(output: Path, identity: Mapping[str, object]) -> dict[str, li
     """
     wanted = fingerprint(identity)
     known = read_manifest(output)
-    parts = list(read_parts(output))
+    parts = list(read_parts(output, mend=True))
     said = [part.fingerprint for part in parts]
     if known is not None:
         said.append(known.fingerprint)

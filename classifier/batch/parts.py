@@ -40,6 +40,7 @@ class Part:
         first: Where its first row begins.
         next: Where the row after its last one begins.
         last: Whether the input ends here.
+        cut: Whether it ends here because of a limit alone; a run that may read on scores it anew.
         scored: Requests with a row in this part.
         skipped: Requests that neither sample nor conditions took.
         repeats: Scored requests that were scored for an earlier one of this part.
@@ -54,6 +55,7 @@ class Part:
     first: Position
     next: Position
     last: bool
+    cut: bool = False
     scored: int = 0
     skipped: int = 0
     repeats: int = 0
@@ -66,9 +68,14 @@ class Part:
         return sum(self.rejects.values())
 
     @property
+    def taken(self) -> int:
+        """How many requests and rejected rows count for a limit."""
+        return self.scored + self.rejected
+
+    @property
     def read(self) -> int:
         """How many requests and rejected rows were read."""
-        return self.scored + self.skipped + self.rejected
+        return self.taken + self.skipped
 
     @property
     def name(self) -> str:
@@ -140,13 +147,14 @@ class PartWriter:
         if len(self._rejects) >= _GROUP_ROWS:
             self._flush_rejects()
 
-    def finish(self, first: Position, next: Position, *, last: bool) -> Part:
+    def finish(self, first: Position, next: Position, *, last: bool, cut: bool = False) -> Part:
         """Make the part durable under its own name; its rejects are there before it is.
 
         Args:
             first: Where its first row begins.
             next: Where the row after its last one begins.
             last: Whether the input ends here.
+            cut: Whether it ends here because of the limit alone.
 
         Returns:
             The part.
@@ -159,6 +167,7 @@ class PartWriter:
             first=first,
             next=next,
             last=last,
+            cut=cut,
             scored=self._scored,
             skipped=self._skipped,
             repeats=self._repeats,
@@ -235,11 +244,13 @@ def write_whole(path: Path, data: bytes) -> None:
         file.write(data)
 
 
-def read_parts(output: Path) -> Iterator[Part]:
+def read_parts(output: Path, *, mend: bool = False) -> Iterator[Part]:
     """What the finished parts of a run say of themselves.
 
     Args:
         output: The run's output.
+        mend: Whether a part that a limit cut short is removed where a kill came while a longer one took its place, so
+            that it is scored again.
 
     Yields:
         The parts, by file name.
@@ -252,6 +263,10 @@ def read_parts(output: Path) -> Iterator[Part]:
         if rows != part.scored:
             raise RunRefused(f"{path} has {rows} rows and should have {part.scored}: remove it, and run again")
         beside = output / REJECTED / path.name
+        if part.cut and mend and (_read(beside) if beside.exists() else (part, 0)) != (part, part.rejected):
+            path.unlink()  # the longer part's rejects came, the part itself did not
+            sync_folder(path.parent)
+            continue
         if part.rejected and _read(beside) != (part, part.rejected):
             raise RunRefused(f"{beside} does not fit its part: remove it and {path}, and run again")
         yield part
