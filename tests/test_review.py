@@ -248,7 +248,7 @@ def test_pending_examples_are_reviewed_on_a_server(home: Path) -> None:
         first, second = (example.id for example in client.add_examples(made, actor="ada").examples)
         with terminal(home, "review", "--server", server.address, "--actor", "ben") as at:
             at.until("1 of 2")
-            at.until("recent")
+            at.until("would newly flag")
             at.press("a")
             at.until("2 of 2")
             at.press("r")
