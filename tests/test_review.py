@@ -1,6 +1,7 @@
 """The terminal review: a real program at a real pseudo-terminal, and what hostile prompts do to it."""
 
 import fcntl
+import io
 import json
 import os
 import pty
@@ -248,7 +249,7 @@ def test_pending_examples_are_reviewed_on_a_server(home: Path) -> None:
         first, second = (example.id for example in client.add_examples(made, actor="ada").examples)
         with terminal(home, "review", "--server", server.address, "--actor", "ben") as at:
             at.until("1 of 2")
-            at.until("recent")
+            at.until("would newly flag")
             at.press("a")
             at.until("2 of 2")
             at.press("r")
@@ -308,7 +309,7 @@ def test_the_screen_fits_terminals_of_every_size(width: int, height: int) -> Non
     view = View(
         1, 9, "prompt\n" * 500, "by chance", "REVIEW", 0.5, Label.BENIGN, "", ("writing",), near, "impact", "note"
     )
-    console = Console(width=width, height=height, file=open(os.devnull, "w"), force_terminal=True)  # noqa: PTH123, SIM115
+    console = Console(width=width, height=height, file=io.StringIO(), force_terminal=True)
     lines = console.render_lines(draw(console, view), console.options.update(width=width, height=height))
     assert len(lines) == height
     assert room(console) >= 1
@@ -316,7 +317,7 @@ def test_the_screen_fits_terminals_of_every_size(width: int, height: int) -> Non
 
 def test_a_long_prompt_is_paged_and_begins_again_at_its_end() -> None:
     prompt = "\n".join(f"line number {n}" for n in range(200))
-    console = Console(width=120, height=30, file=open(os.devnull, "w"))  # noqa: PTH123, SIM115
+    console = Console(width=120, height=30, file=io.StringIO())
 
     def page(scrolled: int) -> str:
         view = View(1, 1, prompt, "", "ALLOW", None, Label.BENIGN, "", (), (), scrolled=scrolled)
