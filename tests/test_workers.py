@@ -156,13 +156,13 @@ def test_a_written_example_is_known_to_every_process_when_the_write_returns(clie
 def test_no_call_fails_while_processes_are_killed(server: Server) -> None:
     crew_before = workers_of(server.process.pid)
     assert len(crew_before) == 2
-    with Client(server.address, timeout=60) as client, ThreadPoolExecutor(16) as callers:
+    with Client(server.address, timeout=300) as client, ThreadPoolExecutor(16) as callers:  # both start again meanwhile
         calls = [callers.submit(client.classify, f"{MARKER} {number} {ORDINARY}") for number in range(200)]
         for pid in crew_before:
             time.sleep(0.05)
             os.kill(pid, signal.SIGKILL)
         assert all(call.result().verdict.decision for call in calls)
-        until(lambda: len(workers_of(server.process.pid)) == 2)
+        until(lambda: len(workers_of(server.process.pid)) == 2, 120)
     assert not workers_of(server.process.pid) & crew_before
 
 
