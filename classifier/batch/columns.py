@@ -21,6 +21,7 @@ _BUFFER_BYTES = 2**18
 _FOOTER_BYTES = 64 * 2**20
 """Of a footer, which is read whole and takes some times its size."""
 _MAGIC = b"PAR1"
+_NO_FOOTER = "the file has no readable footer: copy or write it anew"
 
 
 def parquet_rows(source: Source, row: int, choose: Callable[[Sequence[str]], list[str]], most: int) -> Iterator[RawRow]:
@@ -47,13 +48,12 @@ def parquet_rows(source: Source, row: int, choose: Callable[[Sequence[str]], lis
     with closing(opened(source)) as file:
         try:
             table = _footer(file)
-            names = choose(table.schema_arrow.names)
         except (RowFault, *damage) as error:
             _raise_if_of_the_system(source, error)
             if row == 0:
-                is_fault = isinstance(error, RowFault)
-                yield 0, -1, -1, error if is_fault else _fault("the file has no readable footer: copy or write it anew")
+                yield 0, -1, -1, error if isinstance(error, RowFault) else _fault(_NO_FOOTER)
             return
+        names = choose(table.schema_arrow.names)
         first = 0
         for group in range(table.num_row_groups):
             last = first + table.metadata.row_group(group).num_rows
@@ -92,6 +92,7 @@ def _footer(file: IO[bytes]) -> Any:
             f"the footer has {length:,} bytes, over {_FOOTER_BYTES:,}: write more and smaller files",
         )
     table = ParquetFile(file, pre_buffer=False, buffer_size=_BUFFER_BYTES)
+    _ = table.schema_arrow  # may be what is damaged
     groups = [table.metadata.row_group(group).num_rows for group in range(table.num_row_groups)]
     if sum(groups) != table.metadata.num_rows or min(groups, default=0) < 0:  # else damage counts endless rows
         raise pa.ArrowInvalid("the footer contradicts itself")

@@ -11,7 +11,7 @@ from classifier.batch.thrift import BrokenHeader
 
 _BATCH_BYTES = 8 * 2**20
 _BATCH_ROWS = 2_048
-_HELD_BYTES = 640 * 2**20
+_HELD_BYTES = 512 * 2**20
 """Of the needed columns' largest pages together, one of each being held at a time, and of the largest cells in them."""
 _CELL_COPIES = 2
 """A cell is copied into an array, which doubles while it grows."""

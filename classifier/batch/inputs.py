@@ -78,8 +78,9 @@ def find(
         matched = 0
         for key, source in _expanded(given, format):
             matched += 1
-            if (first := found.setdefault(key, source)).name != source.name:
-                others[source.name] = first.name
+            known = found.setdefault(key, source).name
+            if known != source.name:
+                others[source.name] = known
         if not matched:
             raise DataRejected(f"{spelt(_named(given))} holds no file to read: check the name; known suffixes: {KNOWN}")
     if not found:
