@@ -1,6 +1,7 @@
 """Inputs: files, folders, globs, links and URLs, found in a stable order and none of them twice."""
 
 import gzip
+import json
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 from made_logs import prompts_of, read_all, source_of
 
 from classifier.batch.inputs import find
+from classifier.batch.reading import detect
 from classifier.errors import DataRejected, InvalidSetting
 
 
@@ -155,3 +157,40 @@ def test_a_link_is_read_under_its_own_name(tmp_path: Path) -> None:
         (source,) = find([str(given_input)])
         assert (Path(source.name).name, source.size) == ("latest.jsonl", 19)
         assert prompts_of(read_all(source)) == ["Hello"]
+
+
+@pytest.mark.parametrize("folder", ["", "*.jsonl", "both"])
+def test_hard_links_to_one_file_are_read_once_and_said(tmp_path: Path, folder: str) -> None:
+    names = [tmp_path / name for name in ("a.jsonl", "b.jsonl", "c.jsonl", "d.jsonl")]
+    names[0].write_bytes(b'{"prompt": "Hello"}')
+    names[1].hardlink_to(names[0])
+    names[2].hardlink_to(names[0])
+    names[3].write_bytes(b'{"prompt": "Hello"}')  # the same bytes are not the same file
+    said: list[str] = []
+    given = [f"file://{names[0]}", *map(str, names)] if folder == "both" else [str(tmp_path / folder)]
+    found = find(given, note=said.append)
+    assert [Path(source.name).name for source in found] == ["a.jsonl", "d.jsonl"]
+    (text,) = said
+    assert "b.jsonl and " in text
+    assert "a.jsonl are one file, which is read once, and 1 more names" in text
+
+
+def test_a_file_that_is_named_twice_is_nothing_to_speak_of(tree: Path) -> None:
+    said: list[str] = []
+    find([str(tree / "a.csv"), str(tree / "a.csv"), str(tree / "*.csv")], note=said.append)
+    assert not said
+
+
+def test_a_name_is_shown_without_what_a_terminal_would_obey(tmp_path: Path) -> None:
+    path = tmp_path / "\x1b]0;owned\x07\u202e.jsonl"
+    path.write_text(json.dumps({"\x1b[2J\x9bkey": 1}))
+    (source,) = find([str(path)])
+    with pytest.raises(DataRejected) as unknown:
+        detect(source)
+    path.unlink()
+    with pytest.raises(DataRejected) as gone:
+        read_all(source)
+    for caught in (unknown, gone):
+        assert str(caught.value).isprintable()
+        assert r"\x1b]0;owned" in str(caught.value)
+    assert r"\x1b[2J\x9bkey" in str(unknown.value)

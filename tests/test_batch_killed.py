@@ -1,5 +1,6 @@
 """Runs that are ended, by a limit, a signal, a full disk or a kill: they go on, and no row is lost or there twice."""
 
+import os
 import resource
 import signal
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 from killing import command, kill_until_done, rows_of, write_log
 from runs import PROMPTS, home_of, log, score
 
-from classifier.batch.manifest import RunManifest
+from classifier.batch.manifest import RunManifest, read_manifest
 from classifier.batch.output import held
 from classifier.batch.parts import SCORES, load, load_rejects, read_parts
 from classifier.batch.run import Progress
@@ -204,3 +205,36 @@ def test_runs_that_are_killed_at_random_moments_add_up_to_a_calm_one_row_for_row
     assert (scores, rejects) == rows_of(tmp_path / "stormy")
     lines = sum(1 for path in logs for line in path.read_text().split("\n") if line)
     assert len(scores) + len(rejects) == lines
+
+
+def _unread(arguments: list[str], environment: dict[str, str]) -> subprocess.Popen[str]:
+    """A process whose standard output nobody reads."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    process = subprocess.Popen(arguments, env=environment, stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    return process
+
+
+@pytest.mark.parametrize("form", ["json", "table"])
+def test_a_reader_that_is_gone_is_no_traceback_and_the_run_is_whole(tmp_path: Path, form: str) -> None:
+    arguments = command([log(tmp_path / "log.jsonl", *PROMPTS)], tmp_path / "out", 3)
+    process = _unread(arguments if form == "json" else arguments[:-1], home_of(tmp_path))
+    _, said = process.communicate(timeout=120)
+    assert (said, process.returncode) == ("", 1)
+    found = read_manifest(tmp_path / "out")
+    assert found is not None
+    assert found.state == "done"
+    assert (tmp_path / "out" / "report.html").exists()
+
+
+def test_a_run_that_is_stopped_says_so_also_without_a_reader(tmp_path: Path) -> None:
+    path = write_log(tmp_path / "log.jsonl", 4_000)
+    process = _unread(command([path], tmp_path / "out", 50), home_of(tmp_path))
+    while not list((tmp_path / "out").glob(f"{SCORES}/*.parquet")):
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert said.startswith("stopped: ")
+    assert said.count("\n") == 1

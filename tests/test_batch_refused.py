@@ -5,6 +5,7 @@ import subprocess
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,6 +14,7 @@ import variants
 from killing import command
 from runs import PROMPTS, home_of, log, score
 
+from classifier.batch.changed import check_output
 from classifier.batch.command import Request, plan_of
 from classifier.batch.inputs import find
 from classifier.batch.manifest import read_manifest
@@ -192,3 +194,17 @@ def test_too_many_rejects_end_the_run_after_the_part_and_a_higher_bound_lets_it_
     assert manifest is not None
     assert manifest.state == "failed"
     assert score(scoring, path, tmp_path / "out").counts.read == 64
+
+
+@pytest.mark.parametrize("output", ["s3://bucket/scores", "gs://bucket", "file:///tmp/scores"])
+def test_a_url_is_no_output_and_makes_no_folder_of_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = log(tmp_path / "log.jsonl", *PROMPTS)
+    with pytest.raises(InvalidSetting, match="is a URL: name a local folder"):
+        plan_of(Request((str(path),), Path(output)), 1)
+    with pytest.raises(InvalidSetting, match="is a URL: name a local folder"):
+        check_output(Path(output) / "changed.parquet", cast("Any", ()))
+    assert [found.name for found in tmp_path.iterdir()] == ["log.jsonl"]
+    assert plan_of(Request((str(path),), Path("day:1/scores")), 1).output == Path("day:1/scores")

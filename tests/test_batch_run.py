@@ -151,12 +151,11 @@ def test_a_folder_of_logs_may_hold_the_output_and_the_run_goes_on(tmp_path: Path
 def test_how_far_a_run_is_takes_no_memory_of_a_log_that_expands_without_end(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl.zst"
     path.write_bytes(zstandard.compress(bytes(2**30)))
-    code = (
-        "import resource, sys; from classifier.batch.extent import Extents; from classifier.batch.inputs import find\n"
-    )
+    code = "import re, sys; from classifier.batch.extent import Extents; from classifier.batch.inputs import find\n"
     code += "from classifier.batch.reading import Position; import fsspec, zstandard; (log,) = find(sys.argv[1:])\n"
-    code += "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss; share = Extents([log]).done(log, Position(1, 2**29))\n"
-    code += "print(share, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+    code += "most = lambda: int(re.search('VmHWM: *\\t* *([0-9]+)', open('/proc/self/status').read()).group(1))\n"
+    code += "before = most(); share = Extents([log]).done(log, Position(1, 2**29))\n"
+    code += "print(share, most() - before)"
     done = subprocess.run([sys.executable, "-c", code, str(path)], check=True, capture_output=True, text=True)
     share, grown = map(float, done.stdout.split())
     assert share == pytest.approx(0.5, abs=0.2)
@@ -187,3 +186,12 @@ def test_the_manifest_of_many_inputs_is_not_written_for_each(scoring: Scoring, t
     assert (found.state, found.counts.read, len(found.inputs)) == ("done", 400, 400)
     assert read_manifest(tmp_path / "out") == found
     assert len(seen) < 200
+
+
+def test_scored_rows_without_a_time_that_can_be_read_are_counted(scoring: Scoring, tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    times = ["2026-01-05T00:00:01Z", "yesterday", None, 10**30, 1_767_571_200]
+    path.write_text("".join(json.dumps({"prompt": "Hi there", "time": time}) + "\n" for time in times))
+    found = score(scoring, path, tmp_path / "out")
+    assert (found.counts.scored, found.counts.untimed) == (5, 3)
+    assert load(tmp_path / "out").to_table()["time"].null_count == 3

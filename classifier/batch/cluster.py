@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from classifier.batch import connection
 from classifier.batch.ahead import Waiting, drop, left_ahead, take_over, written
 from classifier.batch.manifest import RunManifest
+from classifier.batch.names import spelt
 from classifier.batch.output import AHEAD, held
 from classifier.batch.plan import Plan
 from classifier.batch.reading import Limits
@@ -72,7 +73,7 @@ def _check_shared(plan: Plan) -> None:
     for source in plan.sources:
         if source.url.startswith("memory://"):
             raise RunRefused(
-                f"{source.name} is in the memory of this process, which no worker sees: write it to a file"
+                f"{spelt(source.name)} is in the memory of this process, which no worker sees: write it to a file"
             )
 
 
@@ -151,7 +152,7 @@ class _ClusterRun(Run):
                 part, attempt = self._waiting.pop((source.name, opening.number))
                 if part.first != opening.first:
                     raise RunRefused(
-                        f"{part.name} does not follow the part before it of {part.source}: run again; {self._kept()}"
+                        f"{part.name} does not follow the part before it of {spelt(part.source)}: run again; {self._kept()}"
                     )
                 take_over(self._plan.output, part, attempt)
                 self._took(part)

@@ -44,6 +44,7 @@ class Part:
         scored: Requests with a row in this part.
         skipped: Requests that neither sample nor conditions took.
         repeats: Scored requests that were scored for an earlier one of this part.
+        untimed: Scored requests without a time that could be read.
         decisions: How many requests have which decision.
         rejects: How many rows were rejected for which reason.
     """
@@ -59,6 +60,7 @@ class Part:
     scored: int = 0
     skipped: int = 0
     repeats: int = 0
+    untimed: int = 0
     decisions: Mapping[str, int] = field(default_factory=dict)
     rejects: Mapping[str, int] = field(default_factory=dict)
 
@@ -122,7 +124,7 @@ class PartWriter:
         self._rejects_file: _File | None = None
         self._decisions: Counter[str] = Counter()
         self._reasons: Counter[str] = Counter()
-        self._scored = self._skipped = self._repeats = 0
+        self._scored = self._skipped = self._repeats = self._untimed = 0
 
     def add(self, rows: list[Row], rejects: list[Reject], skipped: int) -> None:
         """Take what comes next in the input's order.
@@ -135,6 +137,7 @@ class PartWriter:
         self._scored += len(rows)
         self._skipped += skipped
         self._repeats += sum(row.repeat for row in rows)
+        self._untimed += sum(row.time is None for row in rows)
         self._decisions.update(row.outcome.decision for row in rows)
         self._reasons.update(str(reject.reason) for reject in rejects)
         if rows:
@@ -171,6 +174,7 @@ class PartWriter:
             scored=self._scored,
             skipped=self._skipped,
             repeats=self._repeats,
+            untimed=self._untimed,
             decisions=dict(sorted(self._decisions.items())),
             rejects=dict(sorted(self._reasons.items())),
         )

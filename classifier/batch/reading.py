@@ -122,7 +122,7 @@ def detect(source: Source, *, limits: Limits = DEFAULTS) -> Shape:
 
 def _rows(source: Source, shape: Shape | None, start: Position, limits: Limits) -> Iterator[RawRow]:
     if source.format == "parquet":
-        return parquet_rows(source, start.row, list if shape is None else shape.columns)
+        return parquet_rows(source, start.row, list if shape is None else shape.columns, limits.line_bytes)
     rows = json_rows if source.format == "jsonl" else csv_rows
     return rows(source, start.row, start.offset, limits.line_bytes)
 

@@ -13,6 +13,7 @@ from classifier.batch import manifest as manifests
 from classifier.batch.feed import Feed, Window
 from classifier.batch.inputs import Source, is_unchanged
 from classifier.batch.manifest import Input, RunManifest, Session, State, counted, write_manifest
+from classifier.batch.names import spelt
 from classifier.batch.output import fingerprint, finished_parts, held
 from classifier.batch.parts import Part, PartWriter
 from classifier.batch.plan import Plan, check_inputs, identity
@@ -215,7 +216,7 @@ class Run:
         """See that what is read is what the part's stamp says: a log that grows or is rotated is another input."""
         if not is_unchanged(source):
             raise DataRejected(
-                f"{source.name} is gone or was changed during the run: wait until nobody writes it, or name a copy, and "
+                f"{spelt(source.name)} is gone or was changed during the run: wait until nobody writes it, or name a copy, and "
                 f"run again; {self._kept()}"
             )
 
@@ -252,7 +253,7 @@ class Run:
             # A row gives one request or more, or one reject.
             if not follow or sum(part.read for part in own) < own[-1].next.row:
                 raise RunRefused(
-                    f"the parts of {source.name} do not add up to its rows: keep the folder for a report, and run again "
+                    f"the parts of {spelt(source.name)} do not add up to its rows: keep the folder for a report, and run again "
                     "into another one"
                 )
 

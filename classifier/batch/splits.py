@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 from classifier.batch.inputs import Source, is_unchanged
+from classifier.batch.names import spelt
 from classifier.batch.reading import Limits, Position, detect, read
 from classifier.batch.record import Reject
 from classifier.batch.selection import Selection
@@ -111,6 +112,6 @@ def check_seen(source: Source) -> None:
     """
     if not is_unchanged(source):
         raise DataRejected(
-            f"{source.name} is missing where a worker reads, or another file than where the command runs: every machine "
+            f"{spelt(source.name)} is missing where a worker reads, or another file than where the command runs: every machine "
             "must see the same files under the same names, and they must not change during the run"
         )

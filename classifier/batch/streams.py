@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from classifier.batch.inputs import Source, file_system
+from classifier.batch.names import spelt
 from classifier.errors import DataRejected, MissingExtra
 
 PIECE_BYTES = 2**20
@@ -54,7 +55,7 @@ def unreadable(source: Source, error: OSError) -> DataRejected:
         The error, which names the file.
     """
     return DataRejected(
-        f"{source.name} cannot be read ({type(error).__name__}): check name, rights and network, and run again"
+        f"{spelt(source.name)} cannot be read ({type(error).__name__}): check name, rights and network, and run again"
     )
 
 
