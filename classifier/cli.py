@@ -227,7 +227,7 @@ def bundle_show(
 
     manifest, version = read_manifest(folder or read_settings().bundle)
     typer.echo(f"# {version}")
-    typer.echo(manifest.model_dump_json(indent=2))
+    typer.echo(manifest.model_dump_json(indent=2, exclude_none=True))
 
 
 @tokens_app.command("new")

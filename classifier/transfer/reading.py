@@ -127,7 +127,7 @@ class ExampleFile:
     def _rows(self) -> Iterator[RawRow]:
         match self._source.format:
             case "parquet":
-                return parquet_rows(self._source, 0, self._chosen)
+                return parquet_rows(self._source, 0, self._chosen, MAX_ROW_BYTES)
             case "csv":
                 return self._records()
             case _:
