@@ -130,7 +130,7 @@ def _measure(name: str, rows: Vectors, queries: Vectors, truth: NDArray[np.int64
     if not index.is_trained:
         index.train(rows[:: max(1, len(rows) // 50_000)])
     if "HNSW" in name:
-        index.hnsw.efConstruction = 100
+        index.hnsw.efConstruction = 200
     for start in range(0, len(rows), _AT_ONCE):
         index.add(rows[start : start + _AT_ONCE])
     built = time.thread_time() - began
@@ -150,7 +150,7 @@ def _measure(name: str, rows: Vectors, queries: Vectors, truth: NDArray[np.int64
 
 def _settings(name: str) -> Iterator[tuple[str, Any]]:
     if "HNSW" in name:
-        for width in (32, 64, 96, 128, 192, 256, 384, 512):
+        for width in (64, 96, 112, 128, 192, 256, 384):
             yield f"efSearch {width}", _faiss.SearchParametersHNSW(efSearch=width)
     elif "IVF" in name:
         for lists in (8, 16, 32, 64, 128):

@@ -12,8 +12,8 @@ from index.search import Hits, Positions, Vectors, checked, padded
 
 LINKS = 32
 """Links of a row; twice as many on the lowest level."""
-BUILD_WIDTH = 100
-SEARCH_WIDTH = 128
+BUILD_WIDTH = 200
+SEARCH_WIDTH = 112
 """How many of the nearest rows a search keeps in view."""
 WIDE_FROM = 300_000
 WIDE_WIDTH = 256
