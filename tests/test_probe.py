@@ -73,7 +73,7 @@ def test_another_bundle_and_another_revision_fail_with_the_mend(seen: tuple[Serv
     assert "0.0.1+abc" in found["version"].detail
     assert "restart the server" in found["version"].detail
     assert "4711" in found["revision"].detail
-    assert "ask again" in found["revision"].detail
+    assert "STILLWATCH_STORE" in found["revision"].detail
 
 
 def test_an_example_that_was_written_beside_the_server_is_seen(tmp_path: Path) -> None:
