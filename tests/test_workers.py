@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,10 @@ def test_a_written_example_is_known_to_every_process_when_the_write_returns(clie
         assert {answer.verdict.nearest_examples[0].cosine > 0.999 for answer in answers} == {True}
 
 
+def complete_without(parent: int, lost: int) -> bool:
+    return len(workers_of(parent) - {lost}) == 2
+
+
 def test_no_call_fails_while_processes_are_killed(server: Server) -> None:
     crew_before = workers_of(server.process.pid)
     assert len(crew_before) == 2
@@ -160,7 +165,7 @@ def test_no_call_fails_while_processes_are_killed(server: Server) -> None:
         calls = [callers.submit(client.classify, f"{MARKER} {number} {ORDINARY}") for number in range(200)]
         for pid in crew_before:  # one after the other: a batch that loses two processes may fail
             os.kill(pid, signal.SIGKILL)
-            until(lambda dead=pid: len(workers_of(server.process.pid) - {dead}) == 2, 120)
+            until(partial(complete_without, server.process.pid, pid), 120)
         assert all(call.result().verdict.decision for call in calls)
     assert not workers_of(server.process.pid) & crew_before
 
