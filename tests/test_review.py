@@ -303,7 +303,6 @@ def test_an_excerpt_is_one_line_of_bounded_length() -> None:
     assert len(excerpt("\x1b" * 500, 30)) == 30
 
 
-@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # of another test, collected while this one runs
 @pytest.mark.parametrize(("width", "height"), [(200, 60), (100, 24), (60, 20), (20, 8), (5, 3)])
 def test_the_screen_fits_terminals_of_every_size(width: int, height: int) -> None:
     near = [Near(f"ex-{n}", Label.EXTRACTION, "self_chat", 0.9, "words " * 200) for n in range(5)]
@@ -316,7 +315,6 @@ def test_the_screen_fits_terminals_of_every_size(width: int, height: int) -> Non
     assert room(console) >= 1
 
 
-@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # of another test, collected while this one runs
 def test_a_long_prompt_is_paged_and_begins_again_at_its_end() -> None:
     prompt = "\n".join(f"line number {n}" for n in range(200))
     console = Console(width=120, height=30, file=io.StringIO())
