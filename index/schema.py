@@ -22,7 +22,7 @@ _MARK = "\x1a"
 
 
 class _Escaped(sa.TypeDecorator[str]):
-    """Text for a database that has no U+0000."""
+    """Text for a database that has no U+0000; an id that somebody asks for may hold it, too."""
 
     impl = sa.Text
     cache_ok = True
@@ -48,7 +48,7 @@ examples_table = sa.Table(
     "examples",
     _METADATA,
     sa.Column("position", sa.BigInteger, primary_key=True, autoincrement=False),
-    sa.Column("id", sa.Text, nullable=False, unique=True),
+    sa.Column("id", _TEXT, nullable=False, unique=True),
     sa.Column("content_hash", sa.Text, nullable=False, unique=True),
     sa.Column("text", _TEXT, nullable=False),
     sa.Column("label", sa.Text, nullable=False),
@@ -72,7 +72,7 @@ changes_table = sa.Table(
     _METADATA,
     sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("revision", sa.BigInteger, nullable=False),
-    sa.Column("example_id", sa.Text, sa.ForeignKey("examples.id"), nullable=False),
+    sa.Column("example_id", _TEXT, sa.ForeignKey("examples.id"), nullable=False),
     sa.Column("action", sa.Text, nullable=False),
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("label", sa.Text, nullable=False),
@@ -87,8 +87,8 @@ changes_table = sa.Table(
 vectors_table = sa.Table(
     "vectors",
     _METADATA,
-    sa.Column("encoder", sa.Text, primary_key=True),
-    sa.Column("example_id", sa.Text, sa.ForeignKey("examples.id"), primary_key=True),
+    sa.Column("encoder", _TEXT, primary_key=True),
+    sa.Column("example_id", _TEXT, sa.ForeignKey("examples.id"), primary_key=True),
     sa.Column("vector", sa.LargeBinary, nullable=False),
 )
 requests_table = sa.Table(
@@ -102,7 +102,7 @@ decisions_table = sa.Table(
     "decisions",
     _METADATA,
     sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
-    sa.Column("content_hash", sa.Text, nullable=False),
+    sa.Column("content_hash", _TEXT, nullable=False),
     sa.Column("choice", sa.Text, nullable=False),
     sa.Column("actor", _TEXT, nullable=False),
     sa.Column("reason", _TEXT, nullable=False),

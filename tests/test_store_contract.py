@@ -87,9 +87,22 @@ def test_a_time_of_another_zone_comes_back_as_the_same_instant_in_utc(store: Exa
 
 def test_an_unknown_id_is_not_found(store: ExampleStore) -> None:
     store.add(benign("text"), ACT)
-    for unknown in ("ex-00000000000000000000", "", "text", "%"):
+    for unknown in ("ex-00000000000000000000", "", "text", "%", "\0", "\x1a"):
         with pytest.raises(ExampleNotFound):
             store.get(unknown)
+
+
+def test_any_letter_in_a_question_finds_nothing_or_is_refused_in_our_own_words(store: ExampleStore) -> None:
+    for strange in ("\0", "\x1a", "\N{GRINNING FACE}"):
+        assert store.page(1, wanted=Filter(source=strange)) == ([], "")
+        assert store.vectors(strange) == store.decided([strange]) == {}
+        assert store.revoke_source(strange, ACT) == []
+        for ask in (store.history, store.get, lambda name: store.accept([name], ACT)):
+            with pytest.raises(ExampleNotFound):
+                ask(strange)
+    for refused in (store.history, store.get, lambda name: store.page(1, wanted=Filter(source=name))):
+        with pytest.raises(InvalidExample, match="surrogate"):
+            refused("\ud800")
 
 
 def test_adding_nothing_changes_nothing(store: ExampleStore) -> None:
