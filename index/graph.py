@@ -91,7 +91,7 @@ class Graph:
             gone: How many rows of the graph do not.
 
         Returns:
-            The hits, by position; cosines are off by the rounding of 16-bit floats, under 1e-3.
+            The hits, by position; cosines are off by the rounding of 16-bit floats, under 1e-4 at 384 dimensions.
         """
         queries = checked(queries)
         wanted = min(k, self.size - gone)
