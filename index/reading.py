@@ -136,11 +136,10 @@ class StoreReader:
         Returns:
             (d,) float32 unit vectors by example id.
         """
-        query = (
-            sa.select(vectors_table.c.example_id, vectors_table.c.vector)
-            .join(examples_table, examples_table.c.id == vectors_table.c.example_id)
-            .where(vectors_table.c.encoder == encoder, examples_table.c.changed > since)
-        )
+        query = sa.select(vectors_table.c.example_id, vectors_table.c.vector).where(vectors_table.c.encoder == encoder)
+        if since > 0:  # by both indexes; a join would read every vector
+            changed = sa.select(examples_table.c.id).where(examples_table.c.changed > since)
+            query = query.where(vectors_table.c.example_id.in_(changed))
         with self._reading() as connection:
             return {name: np.frombuffer(vector, dtype="<f4") for name, vector in connection.execute(query)}
 
