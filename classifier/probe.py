@@ -21,7 +21,7 @@ from classifier.connect import found_credentials, open_channel
 from classifier.errors import ServiceFailed
 from classifier.finding import Finding, find
 
-_SERVICES = tuple(f"stillwatch.v1.{name}Service" for name in ("Classifier", "Example", "Review", "Admin"))
+_SERVICES = ("stillwatch.v1.ClassifierService", "stillwatch.v1.ExampleService", "stillwatch.v1.AdminService")
 _SECONDS = 5.0
 _PROBES = 5
 MOST_MILLISECONDS = 200.0
