@@ -68,7 +68,7 @@ def _value(cell: Any) -> Any:
 
 
 def _plain(column: Any) -> Any:
-    """Times without zone, and in microseconds where they are finer, for which Python has no type."""
+    """Times in UTC or without zone, and in microseconds where they are finer, for which Python has no type."""
     wanted = _plain_type(column.type)
     return column if wanted == column.type else column.cast(wanted, safe=False)
 
@@ -78,7 +78,7 @@ def _plain_type(kind: Any) -> Any:
 
     is_a = pa.types
     if is_a.is_timestamp(kind):  # what is stored is UTC, whatever the zone is called
-        return pa.timestamp("us" if kind.unit == "ns" else kind.unit)
+        return pa.timestamp("us" if kind.unit == "ns" else kind.unit, "UTC" if kind.tz else None)
     if is_a.is_dictionary(kind):
         return _plain_type(kind.value_type)
     if is_a.is_struct(kind):
