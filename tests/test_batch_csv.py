@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from made_logs import prompts_of, read_all, reasons_of, source_of
+from made_logs import measured, prompts_of, read_all, reasons_of, source_of
 
 from classifier.batch.reading import Limits
 from classifier.batch.reasons import Reason
@@ -40,3 +40,13 @@ def test_csv_without_a_header_that_can_be_read_is_one_reject(tmp_path: Path, dat
     assert len(found) == 1
     assert isinstance(found[0][0], Reject)
     assert read_all(source, start=found[0][1]) == []
+
+
+def test_a_record_of_millions_of_cells_is_not_made(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_bytes(b"prompt,n\nHello" + b"," * 5_000_000 + b"\nHello,1\n")
+    found, grown = measured(path)
+    assert found == ["too_many_values", "record"]
+    assert grown < 80
+    path.write_bytes(b"prompt" + b",n" * 2_000_000 + b"\nHello\n")
+    assert reasons_of(read_all(source_of(tmp_path, path.read_bytes(), "csv"))) == [Reason.TOO_MANY_VALUES]

@@ -1,5 +1,6 @@
 """Runs that are ended, by a limit, a signal, a full disk or a kill: they go on, and no row is lost or there twice."""
 
+import gzip
 import os
 import resource
 import signal
@@ -47,6 +48,10 @@ def test_a_limit_holds_over_all_calls_and_can_be_lifted(scoring: Scoring, tmp_pa
     whole = score(scoring, path, tmp_path / "out")
     assert (whole.state, whole.counts.read) == ("done", 8)
     assert load(tmp_path / "out").to_table()["row"].to_pylist() == list(range(8))
+
+
+END = gzip.compress(bytes(2**26))
+"""A member of gzip that stands for 64 MiB of a line."""
 
 
 def files_of(output: Path) -> dict[str, bytes]:
@@ -238,3 +243,20 @@ def test_a_run_that_is_stopped_says_so_also_without_a_reader(tmp_path: Path) -> 
     assert process.returncode == 130
     assert said.startswith("stopped: ")
     assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "jsonl.gz"])
+def test_a_run_stops_within_a_line_that_has_no_end(scoring: Scoring, tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"log.{suffix}"
+    head = b'prompt\nHello\n"' if suffix == "csv" else b'{"prompt": "Hello"}\n{"prompt": "'
+    with path.open("wb") as file:
+        file.write(head if suffix != "jsonl.gz" else gzip.compress(head))
+        file.truncate(10**12 if suffix != "jsonl.gz" else None)
+        for _ in range(200 if suffix == "jsonl.gz" else 0):
+            file.write(END)
+    stop = threading.Event()
+    timer = threading.Timer(0.5, stop.set)
+    timer.start()
+    found = score(scoring, path, tmp_path / "out", stop=stop)
+    timer.join()
+    assert (found.state, found.counts.read) == ("stopped", 0)

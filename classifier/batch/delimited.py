@@ -2,6 +2,7 @@
 
 import csv
 import json
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -16,13 +17,20 @@ RawRow = tuple[int, int, int, Content]
 """Its number, its offset, the offset at which the next one begins, and what it holds."""
 _BOM = b"\xef\xbb\xbf"
 _MOST_VALUES = 2**20
-"""Lists and objects of a line: each takes some hundred bytes of memory, and may take three of the file."""
+"""Lists and objects of a line, or cells of a record: each takes some hundred bytes of memory, and few of the file."""
 _DELIMITERS = (",", "\t", ";", "|")
 Parse = Callable[[bytes], object]
 """A line of JSON as a value, or as a RowFault."""
 
 
-def json_rows(source: Source, row: int, offset: int, most: int, parse: Parse | None = None) -> Iterator[RawRow]:
+def json_rows(
+    source: Source,
+    row: int,
+    offset: int,
+    most: int,
+    parse: Parse | None = None,
+    stop: threading.Event | None = None,
+) -> Iterator[RawRow]:
     """Read JSON Lines from a position on; blank lines are no rows.
 
     Args:
@@ -31,6 +39,7 @@ def json_rows(source: Source, row: int, offset: int, most: int, parse: Parse | N
         offset: Where it begins.
         most: The most bytes of a line.
         parse: How a line is read; None reads it fast, by orjson.
+        stop: Ends the reading when it is set.
 
     Yields:
         The rows.
@@ -40,7 +49,7 @@ def json_rows(source: Source, row: int, offset: int, most: int, parse: Parse | N
         DataRejected: When the file cannot be read.
     """
     parse = parse or _fast_parser()
-    for begin, after, line in lines(pieces(source, offset), offset, most):
+    for begin, after, line in lines(pieces(source, offset, stop), offset, most):
         content: Content
         if isinstance(line, RowFault):
             content = line
@@ -108,7 +117,7 @@ def _too_deep() -> RowFault:
     return RowFault(Reason.NESTED_TOO_DEEP, "the JSON is nested over 1,024 deep: flatten it or remove the row")
 
 
-def csv_rows(source: Source, row: int, offset: int, most: int) -> Iterator[RawRow]:
+def csv_rows(source: Source, row: int, offset: int, most: int, stop: threading.Event | None = None) -> Iterator[RawRow]:
     """Read CSV with a header from a position on; blank lines are no rows, empty cells are null.
 
     Args:
@@ -116,6 +125,7 @@ def csv_rows(source: Source, row: int, offset: int, most: int) -> Iterator[RawRo
         row: The number of the next row; the header has none.
         offset: Where it begins; 0 begins behind the header.
         most: The most bytes of a record.
+        stop: Ends the reading when it is set.
 
     Yields:
         The rows. A file without a header that can be read gives one fault.
@@ -126,7 +136,7 @@ def csv_rows(source: Source, row: int, offset: int, most: int) -> Iterator[RawRo
     """
     # The module's own limit holds for the process and is 128 KiB; records are bounded here before it sees them.
     csv.field_size_limit(max(csv.field_size_limit(), most))
-    first = next(_records(lines(pieces(source), 0, most), most, ""), None)
+    first = next(_records(lines(pieces(source, stop=stop), 0, most), most, ""), None)
     if first is None:
         return
     begin, after, record = first
@@ -137,7 +147,7 @@ def csv_rows(source: Source, row: int, offset: int, most: int) -> Iterator[RawRo
         return
     names, delimiter = header
     offset = max(offset, after)
-    for begin, after, record in _records(lines(pieces(source, offset), offset, most), most, delimiter):
+    for begin, after, record in _records(lines(pieces(source, offset, stop), offset, most), most, delimiter):
         yield row, begin, after, record if isinstance(record, RowFault) else _cells(record, names, delimiter)
         row += 1
 
@@ -205,6 +215,8 @@ def _cells(record: bytes, names: list[str], delimiter: str) -> Content:
 
 
 def _split(record: bytes, delimiter: str) -> list[str] | RowFault:
+    if len(record) > _MOST_VALUES and record.count(delimiter.encode()) > _MOST_VALUES:
+        return RowFault(Reason.TOO_MANY_VALUES, f"over {_MOST_VALUES} cells: leave out columns")
     try:
         text = record.decode()
     except UnicodeDecodeError as error:

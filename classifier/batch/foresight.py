@@ -53,9 +53,10 @@ def foresee(table: Any, file: IO[bytes], group: int, names: Sequence[str]) -> Fo
     meta = table.metadata.row_group(group)
     rows, fault = meta.num_rows, None
     total = held = repeated = 0
+    inside = tuple(f"{name}." for name in names)
     for number in range(meta.num_columns):
         kind, chunk = table.schema.column(number), meta.column(number)
-        if not any(kind.path == name or kind.path.startswith(f"{name}.") for name in names):
+        if kind.path not in names and not kind.path.startswith(inside):
             continue
         largest, first = 0, 0
         values_of_a_row = -(-chunk.num_values // max(1, meta.num_rows))

@@ -22,6 +22,7 @@ from classifier.batch.reasons import Reason
 from classifier.batch.record import Record, Reject
 from classifier.batch.repeats import Repeats
 from classifier.batch.scoring import Scoring
+from classifier.batch.streams import Stopped
 from classifier.batch.tables import Columns
 from classifier.errors import DataRejected, RunRefused
 
@@ -171,6 +172,8 @@ class Run:
                     return False
             while waiting and not self._stop.is_set():
                 self._write(waiting.popleft(), writing)
+        except Stopped:
+            return False
         finally:
             executor.shutdown(cancel_futures=True)
             for writer in writing:
@@ -190,7 +193,7 @@ class Run:
             yield from feed.windows(source, self._rows(source, opening.first), opening.first, opening.number)
 
     def _rows(self, source: Source, start: Position) -> Iterator[tuple[Record | Reject, Position]]:
-        limits = Limits(self._plan.line_bytes, self._scoring.max_chars)
+        limits = Limits(self._plan.line_bytes, self._scoring.max_chars, self._stop)
         shape = self._plan.shape or detect(source, limits=limits)
         return read(source, shape, start=start, limits=limits)
 
