@@ -65,8 +65,10 @@ def foresee(table: Any, file: IO[bytes], group: int, names: Sequence[str]) -> Fo
                 first = page.first
                 largest = max(largest, _needed(file, kind, chunk, page, _HELD_BYTES - held))
                 total += page.unpacked
-                if page.is_dictionary or _PREFIXED in chunk.encodings:
-                    repeated = max(repeated, page.unpacked * values_of_a_row)
+                if page.is_dictionary:
+                    repeated = max(repeated, values_of_a_row * largest_cell(file, chunk, page))
+                elif _PREFIXED in chunk.encodings:
+                    repeated = max(repeated, values_of_a_row * page.unpacked)
         except (RowFault, BrokenHeader) as found:
             if first <= rows:
                 rows, fault = first, found if isinstance(found, RowFault) else _damaged()

@@ -87,7 +87,7 @@ def pages(file: IO[bytes], chunk: Any, *, nested: bool) -> Iterator[Page]:
         offset += packed
 
 
-def largest_cell(file: IO[bytes], chunk: Any, page: Page, *, optional: bool, nested: bool) -> int:
+def largest_cell(file: IO[bytes], chunk: Any, page: Page, *, optional: bool = False, nested: bool = False) -> int:
     """The size of a page's largest text.
 
     Args:
