@@ -8,11 +8,12 @@ import numpy as np
 
 from classifier.bundle import Bundle, open_bundle
 from classifier.config import Settings
-from classifier.errors import BundleRejected, StillwatchError
+from classifier.errors import BundleRejected
 from classifier.finding import Finding, find
-from classifier.runtime import open_examples_store, thresholds_in_force
+from classifier.runtime import thresholds_in_force
 from classifier.text import fold
 from index.errors import IndexRoomError
+from index.store import SqliteStore
 
 _LEAST_COSINE = 0.999
 _CHECKED = 16
@@ -47,12 +48,12 @@ def check(settings: Settings, server: str | None = None) -> Iterator[Finding]:
 
     yield find("bundle", bundle)
     yield find("encoder", encoder)
-    yield find("store", lambda: _store(settings.store_address))
+    yield find("store", lambda: _store(settings.store))
     if server is not None:
         from classifier.probe import Local, check_server
 
         version = opened[0].model.version if opened else None
-        yield from check_server(server, settings, Local(version, _revision(settings.store_address)))
+        yield from check_server(server, settings, Local(version, _revision(settings.store)))
 
 
 def _self_parity(bundle: Bundle) -> float:
@@ -64,32 +65,25 @@ def _self_parity(bundle: Bundle) -> float:
     return float(np.sum(rows * bundle.vectors[list(chosen)], axis=1).min())
 
 
-def _revision(address: Path | str) -> int | None:
+def _revision(path: Path) -> int | None:
     """The store's revision; None when there is no store that can be read."""
-    if not _is_there(address):
+    if not path.exists():
         return None
     try:
-        store = open_examples_store(address)
-    except (IndexRoomError, StillwatchError):
+        store = SqliteStore(path)
+    except IndexRoomError:
         return None
     try:
         return store.revision()
-    except IndexRoomError:
-        return None
     finally:
         store.close()
 
 
-def _store(address: Path | str) -> str:
-    if not _is_there(address):
+def _store(path: Path) -> str:
+    if not path.exists():
         return "not there yet: the first start makes it"
-    store = open_examples_store(address)
+    store = SqliteStore(path)
     try:
-        kind = "a file" if isinstance(address, Path) else "PostgreSQL"  # never the address, which may hold a password
-        return f"{len(store.since(0))} examples at revision {store.revision()}, in {kind}"
+        return f"{len(store.since(0))} examples at revision {store.revision()}"
     finally:
         store.close()
-
-
-def _is_there(address: Path | str) -> bool:
-    return not isinstance(address, Path) or address.exists()

@@ -4,11 +4,10 @@
 
     IndexRoomError
     ├── InvalidExample      a field of an example is missing or not allowed
-    ├── ExampleConflict     what is stored already says otherwise: other labels, or another state
-    ├── NotAllowed          the rule of two forbids this writer the change
+    ├── ExampleConflict     the text is stored already, with other labels
     ├── ExampleNotFound     no example has this id
     ├── InvalidPageToken    a page token that this store did not give
-    └── StoreUnavailable    the store's database cannot be opened, read or written
+    └── StoreUnavailable    the store's file cannot be read or written
 """
 
 
@@ -21,7 +20,7 @@ class InvalidExample(IndexRoomError):
 
 
 class ExampleConflict(IndexRoomError):
-    """Raised when the same text is stored already with other labels, or the example's state does not allow the change."""
+    """Raised when the same text is stored already, with other labels."""
 
 
 class ExampleNotFound(IndexRoomError):
@@ -33,8 +32,4 @@ class InvalidPageToken(IndexRoomError):
 
 
 class StoreUnavailable(IndexRoomError):
-    """Raised when the store's database cannot be opened, read or written."""
-
-
-class NotAllowed(IndexRoomError):
-    """Raised when the rule of two forbids this writer the change."""
+    """Raised when the store's file cannot be opened, read or written."""
