@@ -1,7 +1,7 @@
 # Everything a developer or an operator types. `make` alone explains itself.
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup serve test test-ray check format proto bundle train parity evaluate bench bench-rescore rescore-kill-test lock clean
+.PHONY: help setup serve test test-ray check format proto bundle train parity evaluate bench bench-rescore rescore-kill-test crash-test lock clean
 
 PYTHON ?= python3
 PRECISION ?= int8
@@ -70,6 +70,9 @@ bench-rescore: .venv-train/.reference var/.bundle ## Time re-scoring 200,000 pro
 
 rescore-kill-test: .venv/.dev var/.bundle ## Kill a re-scoring run 100 times and hold its output to a calm run's
 	STILLWATCH_HOME=var PYTHONPATH=benchmarks $(BIN)/python benchmarks/killing.py
+
+crash-test: .venv/.dev ## Kill writers of the example store 500 times on SQLite and on PostgreSQL, and the server under them
+	PYTHONPATH=benchmarks:tests $(BIN)/python benchmarks/crashing.py $(if $(KILLS),--kills $(KILLS))
 
 lock: .venv/.dev ## Resolve constraints.txt anew
 	$(BIN)/pip install --quiet uv

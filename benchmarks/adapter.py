@@ -3,7 +3,7 @@
 The adapter is a low-rank one (LoRA) on the attention and the first feed-forward matrix of every layer. It is trained on the
 seed corpus, by a supervised contrastive loss over techniques and a classification loss, and merged into the weights. Then
 each encoder's windows go through the same head, linear over rows as they are written, which is measured on the strict rows
-of a file of labelled prompts. Nothing of that file is trained on. Needs the train extra (torch); it has not been run to its end yet.
+of a file of labelled prompts. Nothing of that file is trained on. Needs the train extra (torch), and takes long: both full encoders read the corpus and the rows.
 
 Run:  .venv-train/bin/python benchmarks/adapter.py prompts.jsonl.gz
 """

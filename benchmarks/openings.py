@@ -22,7 +22,7 @@ from classifier.conversation import BodyFormat, body_text
 from classifier.disguise import undisguise
 from classifier.encoder import OnnxEncoder
 from classifier.errors import StillwatchError
-from classifier.serve import convert
+from classifier.serve import convert, convert_examples
 from classifier.text import canonical, fold, source_span
 from index.errors import IndexRoomError
 
@@ -44,11 +44,11 @@ def read_request(_: Any, given: tuple[str, bytes]) -> None:
             continue
     for example in getattr(request, "examples", ()):
         try:
-            convert.example_in(example, "fuzzer")
+            convert_examples.example_in(example, "fuzzer")
         except (StillwatchError, IndexRoomError):
             continue
     if hasattr(request, "label"):
-        convert.label_filter(request.label)
+        convert_examples.label_filter(request.label)
 
 
 def read_body(_: Any, given: bytes) -> None:

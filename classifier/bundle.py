@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from classifier.aggregate import Pooling
+from classifier.durable import sync_folder
 from classifier.encoder import Encoder, OnnxEncoder
 from classifier.errors import BundleRejected
 from classifier.evidence import width as evidence_width
@@ -35,6 +36,9 @@ MANIFEST = "manifest.json"
 FILES = ("encoder.onnx", "tokenizer.json", "head.onnx", "examples.jsonl", "examples.npy")
 LANGUAGES = "languages.safetensors"
 """Older bundles have none; py3langid's own tables then tell languages."""
+TRAINING = "training.jsonl"
+"""What the head was trained on, without texts; only bundles that were trained on an example store have it."""
+OPTIONAL = (LANGUAGES, TRAINING)
 MAX_FILE_BYTES = 512 * 2**20
 MAX_EXAMPLES = 1_000_000
 _EXAMPLE_FIELDS = ("text", "label", "technique", "capabilities", "language", "source", "author", "note")
@@ -137,23 +141,24 @@ def read_manifest(folder: Path) -> tuple[Manifest, str]:
     except ValidationError as error:
         where = ".".join(map(str, error.errors()[0]["loc"])) or "its form"
         raise BundleRejected(f"{MANIFEST} is not valid at {where}: build the bundle again") from None
-    if set(manifest.files) - {LANGUAGES} != set(FILES):
+    if set(manifest.files) - set(OPTIONAL) != set(FILES):
         raise BundleRejected(f"{MANIFEST} must name exactly {', '.join(FILES)}: build the bundle again")
     return manifest, f"{manifest.version}+{hashlib.sha256(data).hexdigest()[:12]}"
 
 
 def names_of(manifest: Manifest) -> tuple[str, ...]:
     """A bundle's files besides its manifest, in the order in which they are verified."""
-    return (*FILES, LANGUAGES) if LANGUAGES in manifest.files else FILES
+    return (*FILES, *(name for name in OPTIONAL if name in manifest.files))
 
 
-def write_bundle(home: Path, card: Mapping[str, object], files: Mapping[str, bytes]) -> Path:
+def write_bundle(home: Path, card: Mapping[str, object], files: Mapping[str, bytes], *, current: bool = True) -> Path:
     """Write a bundle beside the others and point "current" at it; neither step can be seen half done.
 
     Args:
         home: The folder of all bundles.
         card: The manifest without "files".
-        files: The contents of every file in FILES, and of LANGUAGES if there is one.
+        files: The contents of every file in FILES, and of those in OPTIONAL that there are.
+        current: Whether it becomes the current bundle.
 
     Returns:
         The bundle's directory.
@@ -161,13 +166,15 @@ def write_bundle(home: Path, card: Mapping[str, object], files: Mapping[str, byt
     Raises:
         BundleRejected: When a file is missing, or one is named that no bundle has.
     """
-    if set(files) - {LANGUAGES} != set(FILES):
+    if set(files) - set(OPTIONAL) != set(FILES):
         raise BundleRejected(f"a bundle holds exactly {', '.join(FILES)}")
     home.mkdir(parents=True, exist_ok=True)
     manifest = Manifest.model_validate(
         {**card, "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}}
     )
-    data = (json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n").encode()
+    data = (
+        json.dumps(manifest.model_dump(mode="json", exclude_none=True), indent=2, ensure_ascii=False) + "\n"
+    ).encode()
     folder = home / f"{manifest.version}-{hashlib.sha256(data).hexdigest()[:12]}"
     staging = Path(tempfile.mkdtemp(prefix=".building-", dir=home))
     try:
@@ -182,8 +189,24 @@ def write_bundle(home: Path, card: Mapping[str, object], files: Mapping[str, byt
             staging.rename(folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    _point(home / "current", folder.name)
+    if current:
+        point(home, folder.name)
     return folder
+
+
+def point(home: Path, name: str) -> None:
+    """Make a bundle the current one, durably and in one step; servers that watch follow.
+
+    Args:
+        home: The folder of all bundles.
+        name: The bundle's folder in it.
+    """
+    pointer = home / "current"
+    fresh = pointer.with_name(f".{pointer.name}-{os.getpid()}")
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(name)
+    fresh.replace(pointer)
+    sync_folder(home)
 
 
 def parse_examples(data: bytes) -> tuple[Example, ...]:
@@ -355,15 +378,3 @@ def _vectors(data: bytes, shape: tuple[int, int]) -> NDArray[np.float32]:
     if not np.allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-3):
         raise BundleRejected("examples.npy holds rows that are not of unit length: build the bundle again")
     return vectors
-
-
-def _point(pointer: Path, target: str) -> None:
-    fresh = pointer.with_name(f".{pointer.name}-{os.getpid()}")
-    fresh.unlink(missing_ok=True)
-    fresh.symlink_to(target)
-    fresh.replace(pointer)
-    descriptor = os.open(pointer.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

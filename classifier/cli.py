@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from classifier import __version__, operating, rescoring
+from classifier import __version__, curating, modelling, operating, rescoring, reviewing
 from classifier.console import console, fail, read_settings, say
-from classifier.options import ServerCommand
+from classifier.options import JsonOption, ServerCommand, ServerOption
 
 if TYPE_CHECKING:
-    from stillwatch.v1 import classifier_pb2, examples_pb2
+    from stillwatch.v1 import classifier_pb2
 
     from classifier.prompts import NamedPrompt
 
@@ -27,19 +27,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     epilog="Exit codes: 0 done, 1 an error, 2 wrong usage, 3 some prompts could not be scored, 130 stopped.",
 )
-examples_app = typer.Typer(help="Add, list and import labelled examples.", no_args_is_help=True)
 bundle_app = typer.Typer(help="Build and show bundles.", no_args_is_help=True)
-app.add_typer(examples_app, name="examples")
 tokens_app = typer.Typer(help="Make bearer tokens.", no_args_is_help=True)
 app.add_typer(bundle_app, name="bundle")
+curating.add_verbs(app)
+modelling.add_verbs(app)
 operating.add_verbs(app)
 rescoring.add_verbs(app)
+reviewing.add_verbs(app)
 app.add_typer(tokens_app, name="tokens")
-
-ServerOption = Annotated[
-    str | None, typer.Option("--server", help="Ask this server (host:port) instead of scoring here.")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
 
 
 def main() -> None:
@@ -176,45 +172,6 @@ def calibrate(
     typer.echo(found.bundle)
 
 
-@app.command()
-def train(
-    output: Annotated[Path, typer.Option(help="The folder to write head.onnx, head.json and ranges.npz into.")],
-    seed: Annotated[int, typer.Option(help="Shuffles the cross-validation's folds.")] = 0,
-) -> None:
-    """Fit, calibrate and export the head on the seed corpus (needs the evaluate extra)."""
-    from classifier.runtime import threads_of
-    from classifier.train.command import train as run
-
-    settings = read_settings()
-    card = run(output, settings.model_cache, threads=threads_of(settings), seed=seed, progress=say)
-    for name, value in card.report.items():
-        typer.echo(f"{name:32} {value:10.4f}")
-
-
-@app.command()
-def evaluate(
-    file: Annotated[
-        Path, typer.Argument(help="Rows {text, extraction, capabilities, source, group, lang}, .jsonl[.gz].")
-    ],
-    output: Annotated[Path, typer.Option(help="The folder for the report.")] = Path("evaluation"),
-    draws: Annotated[int, typer.Option(help="Bootstrap resamples.", min=10, max=100_000)] = 1_000,
-    evasions: Annotated[
-        bool, typer.Option("--evasions", help="Measure evasions, rewordings and long context as well.")
-    ] = False,
-    suspects: Annotated[
-        Path | None, typer.Option(help="Ids of rows believed to be mislabelled, one a line: figures without them, too.")
-    ] = None,
-) -> None:
-    """Measure the scorer on labelled prompts, beside three baselines (needs the evaluate extra)."""
-    from classifier.train.command import evaluate_file
-
-    written = evaluate_file(
-        file, output, read_settings(), draws=draws, evasions=evasions, suspects=suspects, progress=say
-    )
-    for path in written:
-        typer.echo(path)
-
-
 @app.command(cls=ServerCommand)
 def doctor(server: ServerOption = None) -> None:
     """Check that this machine can score: bundle, encoder, store; and a server, when one is named."""
@@ -234,55 +191,6 @@ def health(server: ServerOption = None) -> None:
     from classifier.probe import reach
 
     typer.echo(reach(server or f"127.0.0.1:{read_settings().port}"))
-
-
-@examples_app.command("add", cls=ServerCommand)
-def examples_add(
-    text: Annotated[str, typer.Argument(help="The prompt.")],
-    label: Annotated[str, typer.Option(help="extraction or benign.")],
-    technique: Annotated[str, typer.Option(help="The technique of an extraction example.")] = "",
-    capability: Annotated[list[str] | None, typer.Option(help="A capability that it targets; may be repeated.")] = None,
-    language: Annotated[str, typer.Option(help='A language code such as "en".')] = "",
-    source: Annotated[str, typer.Option(help="Where the prompt comes from; anything but seed.")] = "",
-    author: Annotated[str, typer.Option(help="Who adds it.")] = "",
-    note: Annotated[str, typer.Option(help="Free text.")] = "",
-    server: ServerOption = None,
-    json: JsonOption = False,
-) -> None:
-    """Add one example. Name the running server, if there is one: it then knows the example at once."""
-    from classifier.curation import example_row
-
-    row = {"text": text, "label": label, "technique": technique or None, "capabilities": capability or []}
-    row |= {"language": language, "source": source, "author": author, "note": note}
-    _show_examples(_add([example_row(row)], server), json=json)
-
-
-@examples_app.command("import", cls=ServerCommand)
-def examples_import(
-    file: Annotated[Path, typer.Argument(help="Rows {text, label, technique, capabilities, ...}, .jsonl[.gz].")],
-    source: Annotated[str, typer.Option(help="The source of rows that name none.")] = "",
-    server: ServerOption = None,
-) -> None:
-    """Import examples; a broken row is named and none is stored. A server gets them 128 at a time, each lot whole."""
-    from classifier.curation import read_examples
-
-    stored = _add(read_examples(file, source or file.name), server)
-    typer.echo(f"{len(stored)} examples are stored")
-
-
-@examples_app.command("list", cls=ServerCommand)
-def examples_list(
-    label: Annotated[str | None, typer.Option(help="Only extraction or benign examples.")] = None,
-    source: Annotated[str, typer.Option(help="Only examples of this source.")] = "",
-    limit: Annotated[int, typer.Option(help="How many at most.", min=1)] = 50,
-    server: ServerOption = None,
-    json: JsonOption = False,
-) -> None:
-    """List examples, oldest first."""
-    from classifier.curation import open_examples
-
-    with open_examples(read_settings(), server) as examples_of:
-        _show_examples(examples_of.list(label, source, limit), json=json)
 
 
 @bundle_app.command("build")
@@ -319,13 +227,15 @@ def bundle_show(
 
     manifest, version = read_manifest(folder or read_settings().bundle)
     typer.echo(f"# {version}")
-    typer.echo(manifest.model_dump_json(indent=2))
+    typer.echo(manifest.model_dump_json(indent=2, exclude_none=True))
 
 
 @tokens_app.command("new")
 def tokens_new(
     name: Annotated[str, typer.Argument(help="Who will hold it; examples that it adds have this author.")],
-    scope: Annotated[list[str], typer.Option(help="classify, examples:read, examples:write or admin; repeatable.")],
+    scope: Annotated[
+        list[str], typer.Option(help="classify, examples:read, examples:write, examples:accept or admin; repeatable.")
+    ],
     tokens_per_minute: Annotated[int | None, typer.Option(help="Its prompt tokens, by estimate.", min=0)] = None,
     requests_per_second: Annotated[float | None, typer.Option(help="Its requests.", min=0)] = None,
 ) -> None:
@@ -347,23 +257,6 @@ def _results(prompts: "Iterable[NamedPrompt]", server: str | None) -> "Iterator[
     from classifier.remote import score_remotely
 
     yield from score_remotely(prompts, server)
-
-
-def _add(examples: "list[examples_pb2.Example]", server: str | None) -> "list[examples_pb2.Example]":
-    from classifier.curation import open_examples
-
-    with open_examples(read_settings(), server) as examples_of:
-        return examples_of.add(examples)
-
-
-def _show_examples(examples: "list[examples_pb2.Example]", *, json: bool) -> None:
-    from classifier import terminal
-
-    if json:
-        for example in examples:
-            typer.echo(terminal.as_json(example))
-    else:
-        terminal.print_examples(console(), examples)
 
 
 if __name__ == "__main__":

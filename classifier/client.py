@@ -4,22 +4,19 @@ with Client("127.0.0.1:50551") as client:
     print(client.classify("How do I sort a list?").verdict.extraction_probability)
 """
 
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
-from uuid import uuid4
+from typing import Any, Self
 
 import grpc
-from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
-from stillwatch.v1 import admin_pb2, classifier_pb2, examples_pb2
+from stillwatch.v1 import admin_pb2, classifier_pb2
 
 from classifier.connect import Credentials, found_credentials, metadata_of, open_async_channel, open_channel
 from classifier.errors import NotUnicode, ServiceFailed
+from classifier.example_verbs import ExampleVerbs
+from classifier.verb import Awaited, Blocking, Call, R, Verb
 
-P = ParamSpec("P")
-R = TypeVar("R", bound=Message)
 DEFAULT_TIMEOUT = 30.0
 _DETAILS = "grpc-status-details-bin"
 
@@ -27,101 +24,34 @@ Body = bytes
 """A whole request body of an OpenAI or Anthropic API: UTF-8 JSON."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Call(Generic[R]):
-    method: str
-    request: Any
-    response: type[R]
-
-
-class _Verb(Generic[P, R]):
-    """A method that builds a call; its owner performs it, now or awaited."""
-
-    def __init__(self, build: Callable[Concatenate[Any, P], _Call[R]]) -> None:
-        self._build = build
-        self.__doc__ = build.__doc__
-
-    @overload
-    def __get__(self, client: "Client", owner: type) -> Callable[P, R]: ...
-    @overload
-    def __get__(self, client: "AsyncClient", owner: type) -> Callable[P, Awaitable[R]]: ...
-    @overload
-    def __get__(self, client: None, owner: type) -> Self: ...
-    def __get__(self, client: Any, owner: type) -> Any:
-        if client is None:
-            return self
-
-        def perform(*args: P.args, **kwargs: P.kwargs) -> Any:
-            return client._perform(self._build(client, *args, **kwargs))  # the verb is the client's own
-
-        perform.__doc__ = self.__doc__
-        return perform
-
-
-class _Verbs:
+class _Verbs(ExampleVerbs):
     """What a client can do. A prompt is text, or the bytes of a request body."""
 
-    @_Verb
-    def classify(self, prompt: str | Body) -> _Call[classifier_pb2.ClassifyResponse]:
+    @Verb
+    def classify(self, prompt: str | Body) -> Call[classifier_pb2.ClassifyResponse]:
         """Score one prompt."""
         request = classifier_pb2.ClassifyRequest(prompt=_prompt(prompt))
-        return _Call("ClassifierService/Classify", request, classifier_pb2.ClassifyResponse)
+        return Call("ClassifierService/Classify", request, classifier_pb2.ClassifyResponse)
 
-    @_Verb
-    def classify_batch(self, prompts: Sequence[str | Body]) -> _Call[classifier_pb2.BatchClassifyResponse]:
+    @Verb
+    def classify_batch(self, prompts: Sequence[str | Body]) -> Call[classifier_pb2.BatchClassifyResponse]:
         """Score several prompts; each result holds a verdict or a status, and the prompt's number as its id."""
         items = [classifier_pb2.BatchItem(id=str(i), prompt=_prompt(prompt)) for i, prompt in enumerate(prompts)]
         request = classifier_pb2.BatchClassifyRequest(items=items)
-        return _Call("ClassifierService/BatchClassify", request, classifier_pb2.BatchClassifyResponse)
+        return Call("ClassifierService/BatchClassify", request, classifier_pb2.BatchClassifyResponse)
 
-    @_Verb
-    def add_examples(
-        self, examples: Sequence[examples_pb2.Example], request_id: str = ""
-    ) -> _Call[examples_pb2.AddExamplesResponse]:
-        """Store examples, all or none; they are durable and searchable when this returns."""
-        request = examples_pb2.AddExamplesRequest(request_id=request_id or str(uuid4()), examples=examples)
-        return _Call("ExampleService/AddExamples", request, examples_pb2.AddExamplesResponse)
-
-    @_Verb
-    def get_example(self, id: str) -> _Call[examples_pb2.GetExampleResponse]:
-        """Return one example."""
-        request = examples_pb2.GetExampleRequest(id=id)
-        return _Call("ExampleService/GetExample", request, examples_pb2.GetExampleResponse)
-
-    @_Verb
-    def list_examples(
-        self,
-        page_size: int = 0,
-        page_token: str = "",
-        label: examples_pb2.Label.ValueType = examples_pb2.LABEL_UNSPECIFIED,
-        source: str = "",
-    ) -> _Call[examples_pb2.ListExamplesResponse]:
-        """Return a page of examples, oldest first."""
-        request = examples_pb2.ListExamplesRequest(
-            page_size=page_size, page_token=page_token, label=label, source=source
-        )
-        return _Call("ExampleService/ListExamples", request, examples_pb2.ListExamplesResponse)
-
-    @_Verb
-    def find_neighbours(
-        self, text: str, limit: int = 0, label: examples_pb2.Label.ValueType = examples_pb2.LABEL_UNSPECIFIED
-    ) -> _Call[examples_pb2.FindNeighboursResponse]:
-        """Return the examples nearest to a text."""
-        request = examples_pb2.FindNeighboursRequest(text=text, limit=limit, label=label)
-        return _Call("ExampleService/FindNeighbours", request, examples_pb2.FindNeighboursResponse)
-
-    @_Verb
-    def reload(self) -> _Call[admin_pb2.ReloadResponse]:
+    @Verb
+    def reload(self) -> Call[admin_pb2.ReloadResponse]:
         """Take over the current bundle, examples and settings as one; answers when they are in use."""
-        return _Call("AdminService/Reload", admin_pb2.ReloadRequest(), admin_pb2.ReloadResponse)
+        return Call("AdminService/Reload", admin_pb2.ReloadRequest(), admin_pb2.ReloadResponse)
 
-    @_Verb
-    def get_status(self) -> _Call[admin_pb2.GetStatusResponse]:
+    @Verb
+    def get_status(self) -> Call[admin_pb2.GetStatusResponse]:
         """Say what the server works with, and what came of its last reload."""
-        return _Call("AdminService/GetStatus", admin_pb2.GetStatusRequest(), admin_pb2.GetStatusResponse)
+        return Call("AdminService/GetStatus", admin_pb2.GetStatusRequest(), admin_pb2.GetStatusResponse)
 
 
-class Client(_Verbs):
+class Client(_Verbs, Blocking):
     """The blocking client; safe to use from several threads."""
 
     def __init__(
@@ -176,7 +106,7 @@ class Client(_Verbs):
         if broken:
             raise broken[0]
 
-    def _perform(self, call: _Call[R]) -> R:
+    def _perform(self, call: Call[R]) -> R:
         try:
             answer: R = _method(self._channel, call)(call.request, timeout=self._timeout, metadata=self._metadata)
         except grpc.RpcError as error:
@@ -184,7 +114,7 @@ class Client(_Verbs):
         return answer
 
 
-class AsyncClient(_Verbs):
+class AsyncClient(_Verbs, Awaited):
     """The asyncio client."""
 
     def __init__(
@@ -240,7 +170,7 @@ class AsyncClient(_Verbs):
         if broken:
             raise broken[0]
 
-    async def _perform(self, call: _Call[R]) -> R:
+    async def _perform(self, call: Call[R]) -> R:
         try:
             answer: R = await _method(self._channel, call)(call.request, timeout=self._timeout, metadata=self._metadata)
         except grpc.RpcError as error:
@@ -248,7 +178,7 @@ class AsyncClient(_Verbs):
         return answer
 
 
-def _method(channel: Any, call: _Call[R]) -> Any:
+def _method(channel: Any, call: Call[R]) -> Any:
     return channel.unary_unary(
         f"/stillwatch.v1.{call.method}", type(call.request).SerializeToString, call.response.FromString
     )

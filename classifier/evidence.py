@@ -14,7 +14,8 @@ Floats = NDArray[np.float32]
 NEIGHBOURS = 10
 PRECEDENT_FROM = 0.85
 """The cosine from which a known example is a precedent: beyond a shared topic, the prompt repeats or paraphrases it."""
-_PRECEDENT_WEIGHT = 10.0
+PRECEDENT_WEIGHT = 10.0
+"""What a precedent adds to the extraction logit at most, or takes away; a repeated text counts as much again."""
 _SHARPNESS = 20.0
 """How fast a neighbour's vote fades with its distance: a cosine lower by 0.05 counts 1/e."""
 
@@ -121,7 +122,7 @@ def precedent(neighbours: Neighbours) -> Floats:
         np.clip((hits.cosines[:, 0] - PRECEDENT_FROM) / (1.0 - PRECEDENT_FROM), 0.0, 1.0)
         for hits in (neighbours.extraction, neighbours.benign)
     ]
-    return np.asarray(_PRECEDENT_WEIGHT * (near[0] - near[1]), np.float32)
+    return np.asarray(PRECEDENT_WEIGHT * (near[0] - near[1]), np.float32)
 
 
 def highest(neighbours: Neighbours, queries: slice) -> float:
@@ -152,7 +153,7 @@ def repetition(snapshot: Snapshot, text: str) -> float:
         10 for an extraction example, -10 for a benign one, 0 for neither.
     """
     name = example_id(content_hash(text))
-    return _PRECEDENT_WEIGHT * ((name in snapshot.extraction.ids) - (name in snapshot.benign.ids))
+    return PRECEDENT_WEIGHT * ((name in snapshot.extraction.ids) - (name in snapshot.benign.ids))
 
 
 def _levels(cosines: Floats) -> Floats:

@@ -45,6 +45,7 @@ class HeadCard(_Part):
         lexical_version: The hashing of words that training saw.
         corpus_sha256: Fingerprint of the training examples.
         corpus_size: How many there were.
+        training_revision: The example store's revision that they are of; None: they are the seed corpus as it ships.
         seed: Training's seed.
         report: What cross-validation measured, by name.
     """
@@ -63,6 +64,7 @@ class HeadCard(_Part):
     lexical_version: int
     corpus_sha256: Sha256
     corpus_size: int
+    training_revision: Annotated[int, Field(ge=1)] | None = None
     seed: int
     report: dict[str, float]
 

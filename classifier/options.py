@@ -1,4 +1,4 @@
-"""The options of every command that has --server: how to reach it. They are not the command's own parameters."""
+"""Options that several verbs share, and those of every command that has --server: how to reach it."""
 
 import os
 from collections.abc import Callable
@@ -7,6 +7,10 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+ServerOption = Annotated[
+    str | None, typer.Option("--server", help="Ask this server (host:port) instead of scoring here.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
 _app = typer.Typer(add_completion=False)
 
 

@@ -172,7 +172,7 @@ def _revision(address: str, revision: int, local: Local) -> str:
     if revision != local.revision:
         raise ServiceFailed(
             f"the server searches revision {revision}, the store here is at {local.revision}: "
-            "add examples with --server, restart the server, or set STILLWATCH_HOME to its home"
+            "it follows within a second, so ask again; else set STILLWATCH_HOME and STILLWATCH_STORE as the server has them"
         )
     return f"{revision}, as in the store here"
 

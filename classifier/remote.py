@@ -1,7 +1,8 @@
 """Scores prompts on a server, in requests that fit its limits and its speed, trying again as it asks while it is full."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 from stillwatch.v1 import classifier_pb2
 
@@ -11,6 +12,7 @@ from classifier.prompts import NamedPrompt
 from classifier.serve.status import RETRY_AFTER, status_of
 from index.example import is_unicode
 
+T = TypeVar("T")
 _MOST_ITEMS = 64
 _MOST_BYTES = 2**22
 _TRIES = 40
@@ -76,9 +78,24 @@ def _answers(client: Client, prompts: list[NamedPrompt], server: str) -> Iterabl
 
 
 def _ask(client: Client, prompts: list[NamedPrompt]) -> Iterable[classifier_pb2.BatchResult]:
+    return patiently(lambda: client.classify_batch([prompt.content for prompt in prompts])).results
+
+
+def patiently(ask: Callable[[], T]) -> T:
+    """Ask a server, and again when it asks for that because it is busy.
+
+    Args:
+        ask: Makes the call.
+
+    Returns:
+        The answer.
+
+    Raises:
+        ServiceFailed: When the server refuses for another reason, or stays too busy.
+    """
     for _ in range(_TRIES):
         try:
-            return client.classify_batch([prompt.content for prompt in prompts]).results
+            return ask()
         except ServiceFailed as error:
             if error.reason not in ("QUEUE_FULL", "QUOTA_EXCEEDED"):
                 raise

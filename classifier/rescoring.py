@@ -1,5 +1,6 @@
 """The command line's verb for logs: rescore."""
 
+import json as jsons
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -77,16 +78,21 @@ def rescore(
         ray_address=ray_address,
         workers=workers,
     )
-    found = rescore_logs(request, read_settings())
+    found = rescore_logs(request, read_settings(), lambda text: say(f"note: {text}"))
     if found.state != "stopped":
         write_page(output)
-    if json:
-        typer.echo(found.model_dump_json())
-    else:
-        _print(found, output)
     if found.state == "stopped":
         parts = sum(one.parts for one in found.inputs)
         say(f"stopped: {parts:,} parts with {found.counts.read:,} rows are kept; run the same command again to go on")
+    try:
+        if json:
+            typer.echo(jsons.dumps(found.model_dump(mode="json"), ensure_ascii=True))
+        else:
+            _print(found, output)
+    except (BrokenPipeError, SystemExit):  # nobody reads it any more; rich ends the process by itself
+        if found.state != "stopped":
+            raise
+    if found.state == "stopped":
         raise typer.Exit(_INTERRUPTED)
 
 
@@ -103,6 +109,8 @@ def _print(found: "RunManifest", output: Path) -> None:
     if counts.skipped:
         table.add_row("skipped", f"{counts.skipped:,}", "by --sample or --where")
     table.add_row("scored", f"{counts.scored:,}", f"{counts.repeats:,} of them repeats, which cost nothing")
+    if counts.untimed:
+        table.add_row("  without time", f"{counts.untimed:,}", "none was given, or none that can be read")
     for name, number in counts.decisions.items():
         share = f"{number / max(1, counts.scored):.2%}"
         table.add_row(Text(f"  {name}", _STYLES[name]), f"{number:,}", share)

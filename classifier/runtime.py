@@ -10,13 +10,17 @@ from threadpoolctl import threadpool_limits
 
 from classifier.bundle import Bundle, open_bundle
 from classifier.config import Settings
+from classifier.corpus import AUTHOR
 from classifier.corpus import SOURCE as SEED_SOURCE
 from classifier.errors import InvalidSetting
 from classifier.kept import KeptEmbeddings
 from classifier.policy import Thresholds
+from classifier.sampling import Sampling, open_sampling
 from classifier.scorer import Scorer
+from index.change import Act
+from index.contract import ExampleStore
 from index.live import ExampleIndex, Snapshot, empty_snapshot
-from index.store import ExampleStore, SqliteStore
+from index.store import open_store
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,21 +32,24 @@ class Runtime:
         store: The example store.
         examples: The live index over the store.
         scorer: Scores prompts.
+        sampling: The sample of what is scored; None where none is taken.
     """
 
     bundle: Bundle
     store: ExampleStore
     examples: ExampleIndex
     scorer: Scorer
+    sampling: Sampling | None = None
 
 
 @contextmanager
-def open_runtime(settings: Settings, *, store: Path | None = None) -> Iterator[Runtime]:
+def open_runtime(settings: Settings, *, store: Path | str | None = None, sampled: bool = False) -> Iterator[Runtime]:
     """Open bundle and store, give the store the bundle's seed examples, and close it all at the end.
 
     Args:
         settings: Where everything is.
         store: Another example store than the settings' one.
+        sampled: Whether what is scored is traffic, of which a sample is taken.
 
     Yields:
         The opened parts.
@@ -55,19 +62,36 @@ def open_runtime(settings: Settings, *, store: Path | None = None) -> Iterator[R
     threadpool_limits(1, user_api="blas")
     bundle = open_bundle(settings.bundle.resolve(), threads=threads_of(settings))
     thresholds_in_force(bundle.model.thresholds, settings)  # what contradicts itself ends before a store is made
-    path = store or settings.store
-    path.parent.mkdir(parents=True, exist_ok=True)
-    opened = SqliteStore(path)
+    opened = open_examples_store(store or settings.store_address)
     try:
-        _seed(opened, bundle)
-        runtime = [put_together(bundle, opened, settings)]
+        seed(opened, bundle)
+        runtime = [put_together(bundle, opened, settings, sampled=sampled)]
         del bundle  # whoever is given the runtime may let it go before the store is closed
         yield runtime.pop()
     finally:
         opened.close()
 
 
-def put_together(bundle: Bundle, store: ExampleStore, settings: Settings, start: Snapshot | None = None) -> Runtime:
+def open_examples_store(address: Path | str) -> ExampleStore:
+    """Open the example store, making a file's folder when it is not there.
+
+    Args:
+        address: A file, or a postgresql:// URL.
+
+    Returns:
+        The opened store.
+
+    Raises:
+        StoreUnavailable: When it cannot be used, or the address is of no known kind.
+    """
+    if isinstance(address, Path):
+        address.parent.mkdir(parents=True, exist_ok=True)
+    return open_store(address)
+
+
+def put_together(
+    bundle: Bundle, store: ExampleStore, settings: Settings, start: Snapshot | None = None, *, sampled: bool = False
+) -> Runtime:
     """Make index and scorer of an opened bundle and store.
 
     Args:
@@ -75,6 +99,7 @@ def put_together(bundle: Bundle, store: ExampleStore, settings: Settings, start:
         store: The example store.
         settings: The operator's thresholds and limits.
         start: What is indexed already.
+        sampled: Whether what is scored is traffic, of which a sample is taken once it is switched on.
 
     Returns:
         The parts. They hold each other in no circle, so that all of them go when the last user does.
@@ -90,8 +115,10 @@ def put_together(bundle: Bundle, store: ExampleStore, settings: Settings, start:
     nothing = empty_snapshot(encoder.dimensions)
     embedder = Scorer(model, lambda: nothing)
     index = ExampleIndex(store, embedder.embed, encoder.fingerprint, encoder.dimensions, start=start)
-    scorer = Scorer(model, lambda: index.snapshot, max_chars=settings.max_prompt_chars)
-    return Runtime(bundle, store, index, scorer)
+    sampling = open_sampling(model, settings) if sampled else None
+    observer = None if sampling is None else sampling.observe
+    scorer = Scorer(model, lambda: index.snapshot, max_chars=settings.max_prompt_chars, observer=observer)
+    return Runtime(bundle, store, index, scorer, sampling)
 
 
 def threads_of(settings: Settings) -> int:
@@ -119,12 +146,29 @@ def thresholds_in_force(bundle: Thresholds, settings: Settings) -> Thresholds:
     return Thresholds(review, flag)
 
 
-def _seed(store: SqliteStore, bundle: Bundle) -> None:
+def seed(store: ExampleStore, bundle: Bundle) -> None:
     """Make the store's seed examples those of the bundle, with the vectors that it brings.
 
-    A text that somebody stored under another source keeps its labels.
+    A text that somebody stored under another source keeps its labels and its state.
+
+    Args:
+        store: The example store.
+        bundle: The opened bundle.
+
+    Raises:
+        StoreUnavailable: When the store cannot be written.
     """
-    store.replace_source(SEED_SOURCE, bundle.examples)
+    replace_seed(store, bundle)
+    keep_seed_vectors(store, bundle)
+
+
+def replace_seed(store: ExampleStore, bundle: Bundle) -> None:
+    """Make the store's seed examples those of the bundle, as one write."""
+    store.replace_source(SEED_SOURCE, bundle.examples, Act(AUTHOR, f"seed of bundle {bundle.model.version}"))
+
+
+def keep_seed_vectors(store: ExampleStore, bundle: Bundle) -> None:
+    """Keep the vectors that the bundle brings, of the examples that have none yet."""
     encoder = bundle.model.encoder.fingerprint
     missing = store.unembedded(encoder)
     pairs = zip(bundle.examples, bundle.vectors, strict=True)

@@ -17,7 +17,7 @@ from classifier.identifier import Identify
 from classifier.language import unsupported
 from classifier.policy import Calibration, Thresholds
 from classifier.text import canonical, fold
-from classifier.verdict import LabelScore, Provenance, Scored, StageTimes, Verdict
+from classifier.verdict import Abstention, LabelScore, Provenance, Scored, StageTimes, Verdict
 from classifier.views import Prepared, View
 from classifier.windows import WindowPlan, cut, cut_finer
 from index.example import Label
@@ -66,6 +66,29 @@ class Model:
     identify: Identify | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """A scored batch, as an observer is told of it; its arrays are the scorer's own and must be copied to be kept.
+
+    Attributes:
+        prompts: The prompts.
+        features: (w, d + e) float32 of all windows: unit embedding, then neighbour evidence.
+        logits: (w,) float32 extraction logits of the windows, precedents included.
+        precedents: (w,) float32, what the precedents added to them.
+        verdicts: One for each prompt.
+    """
+
+    prompts: Sequence[Prepared]
+    features: Floats
+    logits: Floats
+    precedents: Floats
+    verdicts: Sequence[Verdict]
+
+
+Observer = Callable[[Observed], None]
+"""Told of every scored batch on the thread that scored it; it never raises, and takes next to no time."""
+
+
 class Scorer:
     """Scores prompts. Synchronous, batch-first, without I/O, safe to call from any thread.
 
@@ -74,17 +97,26 @@ class Scorer:
         max_chars: The most characters of a prompt.
     """
 
-    def __init__(self, model: Model, snapshot: Callable[[], Snapshot], *, max_chars: int = 100_000) -> None:
+    def __init__(
+        self,
+        model: Model,
+        snapshot: Callable[[], Snapshot],
+        *,
+        max_chars: int = 100_000,
+        observer: Observer | None = None,
+    ) -> None:
         """Put the parts together.
 
         Args:
             model: The bundle's parts.
             snapshot: Returns the examples as they are now; asked once a batch.
             max_chars: The most characters of a prompt.
+            observer: Told of every scored batch.
         """
         self.model = model
         self._snapshot = snapshot
         self.max_chars = max_chars
+        self._observer = observer
 
     @property
     def snapshot(self) -> Snapshot:
@@ -177,16 +209,20 @@ class Scorer:
         clock.append(time.perf_counter())
         neighbours = evidence.search(snapshot, embeddings)
         clock.append(time.perf_counter())
-        logits = self._logits(embeddings, neighbours, [sequence for prompt in prompts for sequence in prompt.sequences])
+        near = evidence.features(neighbours, self.model.labels.techniques, self.model.labels.capabilities)
+        features, precedents = np.hstack([embeddings, near]), evidence.precedent(neighbours)
+        logits = self._logits(features, precedents, [sequence for prompt in prompts for sequence in prompt.sequences])
         verdicts, row = [], 0
         for prompt in prompts:
             verdicts.append(self._verdict(prompt, logits[row : row + prompt.windows], neighbours, row))
             row += prompt.windows
         clock.append(time.perf_counter())
+        if self._observer is not None:
+            self._observer(Observed(prompts, features, logits[:, 0], precedents, verdicts))
         encode, search, classify = (1_000 * float(seconds) for seconds in np.diff(clock))
         return Scored(
             tuple(verdicts),
-            self._provenance(snapshot),
+            self.provenance(snapshot),
             StageTimes(1_000 * tokenise_seconds, encode, search, classify),
         )
 
@@ -222,9 +258,10 @@ class Scorer:
         snapshot = self._snapshot()
         (prompt,) = self.prepare([text])
         found = snapshot.nearest(self.model.encoder.encode(prompt.views[0].sequences[:1])[0], limit, label)
-        return found, self._provenance(snapshot)
+        return found, self.provenance(snapshot)
 
-    def _provenance(self, snapshot: Snapshot) -> Provenance:
+    def provenance(self, snapshot: Snapshot) -> Provenance:
+        """By which bundle, examples and thresholds a prompt is scored among the examples of a snapshot."""
         thresholds = self.model.thresholds
         return Provenance(self.model.version, snapshot.revision, thresholds.review, thresholds.flag)
 
@@ -232,18 +269,14 @@ class Scorer:
         count, plan = len(tokens.ids), self.model.windows
         return View(text, tokens, tuple(cut(count, plan)), tuple(cut_finer(count, plan)))
 
-    def _logits(
-        self, embeddings: Embeddings, neighbours: evidence.Neighbours, sequences: Sequence[Sequence[int]]
-    ) -> Floats:
+    def _logits(self, features: Floats, precedents: Floats, sequences: Sequence[Sequence[int]]) -> Floats:
         """(w, labels) logits of all windows, some at a time, so that their terms stay small."""
         labels, head = self.model.labels, self.model.head
-        near = evidence.features(neighbours, labels.techniques, labels.capabilities)
-        features = np.hstack([embeddings, near])
         logits = np.zeros((len(sequences), 1 + len(labels.techniques) + len(labels.capabilities)), np.float32)
         for start in range(0, len(sequences), _WINDOWS_AT_ONCE):
             part = slice(start, start + _WINDOWS_AT_ONCE)
             logits[part] = head.logits(features[part], lexical.terms(sequences[part]))
-        logits[:, 0] += evidence.precedent(neighbours)
+        logits[:, 0] += precedents
         return logits
 
     def _encode(self, prompts: Sequence[Prepared]) -> Embeddings:
@@ -261,8 +294,7 @@ class Scorer:
         techniques = distribution(labels.techniques, totals[1 : 1 + len(labels.techniques)])
         nearest = merged(neighbours.sides, window, NEAREST)
         highest = evidence.highest(neighbours, slice(row, row + prompt.windows))
-        known = repeated != 0.0 or highest >= evidence.PRECEDENT_FROM
-        abstention = None if known else policy.abstention(prompt.language, highest, model.least_cosine)
+        abstention = abstention_of(prompt.language, highest, repeated, model.least_cosine)
         inspected = inspection(prompt, found, judged=abstention is None)
         judged = policy.Judged(probability, as_sent, techniques, nearest, inspected, prompt.disguises, abstention)
         return Verdict(
@@ -281,3 +313,20 @@ class Scorer:
             inspected=inspected,
             abstention=abstention,
         )
+
+
+def abstention_of(language: str | None, highest: float, repeated: float, least_cosine: float) -> Abstention | None:
+    """Why a prompt is not judged; one that repeats or all but repeats a known example always is.
+
+    Args:
+        language: The prompt's language, when it is surely none that the bundle knows.
+        highest: The cosine of the example that is nearest to any part of the prompt; nan when there is no example.
+        repeated: What it adds to the logit that the text is a known example's.
+        least_cosine: How near an example must be.
+
+    Returns:
+        The reason, or None: it is judged.
+    """
+    if repeated != 0.0 or highest >= evidence.PRECEDENT_FROM:
+        return None
+    return policy.abstention(language, highest, least_cosine)

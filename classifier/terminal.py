@@ -1,16 +1,18 @@
-"""What the command line prints: verdicts, examples and checks as tables or JSON."""
+"""What the command line prints: verdicts and explanations as tables or JSON."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from classifier.visible import excerpt, visible
+
 if TYPE_CHECKING:
     from google.protobuf.message import Message
-    from stillwatch.v1 import classifier_pb2, examples_pb2, verdict_pb2
+    from stillwatch.v1 import classifier_pb2, verdict_pb2
 
     from classifier.explain import Explanation
 
@@ -41,9 +43,9 @@ def print_results(console: Console, results: "Iterable[classifier_pb2.BatchResul
         table.add_column(name, justify="right" if right else "left", overflow="fold")
     for result in results:
         if result.WhichOneof("outcome") == "status":
-            table.add_row(Text(result.id), "[red]not scored[/]", "", Text(result.status.message), "", "", "")
+            table.add_row(Text(visible(result.id)), "[red]not scored[/]", "", Text(result.status.message), "", "", "")
         else:
-            table.add_row(Text(result.id), *_cells(result))
+            table.add_row(Text(visible(result.id)), *_cells(result))
     console.print(table)
 
 
@@ -90,35 +92,14 @@ def print_explanation(console: Console, found: "Explanation") -> None:
         table.add_row("because", Text(reason.text))
     if verdict.abstention is None:
         table.add_row("techniques", ", ".join(f"{t.name} {t.probability:.2f}" for t in verdict.techniques[:3]))
-        table.add_row("words", Text(", ".join(f"“{word.text}” {word.effect:+.2f}" for word in found.words)))
+        table.add_row("words", Text(", ".join(f"“{visible(word.text)}” {word.effect:+.2f}" for word in found.words)))
     table.add_row("build", ", ".join(f"{count} {name}" for name, count in found.marks) or "plain text")
     first, last = verdict.inspected.strongest_window
-    table.add_row(f"characters {first} to {last}", Text(" ".join(found.excerpt.split())))
+    table.add_row(f"characters {first} to {last}", Text(visible(" ".join(found.excerpt.split()))))
     for near in found.nearest:
         about = f"{near.example.id}, {near.example.technique or near.example.label}, cosine {near.cosine:.2f}: "
-        table.add_row("nearest", Text(about + _excerpt(near.example.text)))
+        table.add_row("nearest", Text(about + excerpt(near.example.text, _EXCERPT)))
     console.print(table)
-
-
-def print_examples(console: Console, examples: "Sequence[examples_pb2.Example]") -> None:
-    """A table of examples, each text cut to a short one."""
-    from stillwatch.v1 import examples_pb2
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("id", "label", "technique", "capabilities", "source"):
-        table.add_column(name, no_wrap=name == "id", overflow="fold")
-    table.add_column("text", overflow="fold", min_width=24)
-    for example in examples:
-        label = examples_pb2.Label.Name(example.label).removeprefix("LABEL_").lower()
-        text = _excerpt(example.text)
-        cells = (example.id, label, example.technique, ", ".join(example.capabilities), example.source, text)
-        table.add_row(*map(Text, cells))
-    console.print(table)
-
-
-def _excerpt(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= _EXCERPT else f"{line[: _EXCERPT - 1]}…"
 
 
 def _cells(result: "classifier_pb2.BatchResult") -> tuple[str, ...]:

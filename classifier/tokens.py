@@ -23,6 +23,7 @@ class Scope(StrEnum):
     CLASSIFY = "classify"
     EXAMPLES_READ = "examples:read"
     EXAMPLES_WRITE = "examples:write"
+    EXAMPLES_ACCEPT = "examples:accept"
     ADMIN = "admin"
 
 

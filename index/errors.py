@@ -4,10 +4,11 @@
 
     IndexRoomError
     ├── InvalidExample      a field of an example is missing or not allowed
-    ├── ExampleConflict     the text is stored already, with other labels
+    ├── ExampleConflict     what is stored already says otherwise: other labels, or another state
+    ├── NotAllowed          the rule of two forbids this writer the change
     ├── ExampleNotFound     no example has this id
     ├── InvalidPageToken    a page token that this store did not give
-    └── StoreUnavailable    the store's file cannot be read or written
+    └── StoreUnavailable    the store's database cannot be opened, read or written
 """
 
 
@@ -20,7 +21,7 @@ class InvalidExample(IndexRoomError):
 
 
 class ExampleConflict(IndexRoomError):
-    """Raised when the same text is stored already, with other labels."""
+    """Raised when the same text is stored already with other labels, or the example's state does not allow the change."""
 
 
 class ExampleNotFound(IndexRoomError):
@@ -32,4 +33,8 @@ class InvalidPageToken(IndexRoomError):
 
 
 class StoreUnavailable(IndexRoomError):
-    """Raised when the store's file cannot be opened, read or written."""
+    """Raised when the store's database cannot be opened, read or written."""
+
+
+class NotAllowed(IndexRoomError):
+    """Raised when the rule of two forbids this writer the change."""

@@ -23,6 +23,14 @@ class Label(StrEnum):
     BENIGN = "benign"
 
 
+class State(StrEnum):
+    """What becomes of an example: it is proposed, then known to the search, then taken back."""
+
+    PENDING = "pending"
+    ACTIVE = "active"
+    REVOKED = "revoked"
+
+
 _LABELS = frozenset(Label)
 
 
@@ -38,9 +46,12 @@ class Example:
         language: A language code, or "".
         source: Where the example comes from.
         author: Who added it.
-        note: Free text.
+        note: Why it is one: free text.
         created: When it was stored (UTC).
         revision: The store's revision that brought it; 0 before it is stored.
+        licence: Under which terms the text may be kept: an SPDX identifier or free words, or "".
+        state: Only active examples are searched.
+        changed: The store's revision of its last change; 0 before it is stored.
         content_hash: SHA-256 of the text's UTF-8 bytes, in hexadecimal.
         id: "ex-" and the first 20 digits of the content hash, so that every store names a text alike.
     """
@@ -55,6 +66,9 @@ class Example:
     note: str = ""
     created: datetime = field(default_factory=lambda: datetime.now(UTC))
     revision: int = 0
+    licence: str = ""
+    state: State = State.ACTIVE
+    changed: int = 0
     content_hash: str = field(init=False)
     id: str = field(init=False)
 
@@ -68,7 +82,7 @@ class Example:
             raise InvalidExample("text is empty: give the prompt itself")
         if len(self.text) > MAX_TEXT_CHARS:
             raise InvalidExample(f"text has {len(self.text)} characters: at most {MAX_TEXT_CHARS} are kept")
-        for name in ("text", "source", "author", "note"):
+        for name in ("text", "source", "author", "note", "licence"):
             if not is_unicode(getattr(self, name)):
                 raise InvalidExample(f"{name} holds an unpaired surrogate: give valid Unicode") from None
         if self.created.tzinfo is None:
@@ -76,7 +90,7 @@ class Example:
         self._check_labels()
         if self.language and not _LANGUAGE.fullmatch(self.language):
             raise InvalidExample('language is not a language code: give one such as "en" or "pt-BR", or none')
-        for name in ("source", "author", "note"):
+        for name in ("source", "author", "note", "licence"):
             if len(getattr(self, name)) > MAX_FIELD_CHARS:
                 raise InvalidExample(f"{name} is over {MAX_FIELD_CHARS} characters: shorten it")
         if type(self.label) is not Label:
@@ -105,8 +119,8 @@ class Example:
         return (self.label, self.technique, self.capabilities) == (other.label, other.technique, other.capabilities)
 
     def at_revision(self, revision: int) -> "Example":
-        """A copy that carries the store's revision."""
-        return replace(self, revision=revision)
+        """A copy that carries the store's revision as the one that brought it."""
+        return replace(self, revision=revision, changed=revision)
 
 
 def content_hash(text: str) -> str:

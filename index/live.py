@@ -1,18 +1,24 @@
 """The live index: a store, an embedding function and the immutable snapshot that readers use."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
+from index.change import Act
+from index.contract import ExampleStore
 from index.errors import StoreUnavailable
-from index.example import Example, Label
+from index.example import Example, Label, State
+from index.graph import Pause, rest
 from index.search import BatchIndex, Hits, VectorIndex, Vectors
-from index.store import ExampleStore
+from index.side import Side
 
+__all__ = ["Embed", "ExampleIndex", "Match", "Side", "Snapshot", "empty_snapshot", "merged"]
+
+T = TypeVar("T")
 Embed = Callable[[Sequence[str]], Vectors]
 
 
@@ -27,41 +33,6 @@ class Match:
 
     example: Example
     cosine: float
-
-
-class Side:
-    """The examples of one label with their index; immutable."""
-
-    def __init__(self, examples: tuple[Example, ...], index: VectorIndex) -> None:
-        """Hold examples, and an index whose rows stand in the same order."""
-        if len(examples) != index.size:
-            raise ValueError(f"{len(examples)} examples, but {index.size} vectors")
-        self.examples = examples
-        self.index = index
-        self.ids = frozenset(example.id for example in examples)
-        self._memberships: dict[tuple[str, ...], NDArray[np.bool_]] = {}
-
-    def membership(self, names: tuple[str, ...]) -> NDArray[np.bool_]:
-        """Which example carries which technique or capability.
-
-        Args:
-            names: Techniques and capabilities, in the caller's order.
-
-        Returns:
-            (n + 1, len(names)) bool; the last row is all False, so that position -1 (no neighbour) carries nothing.
-        """
-        held = self._memberships.get(names)
-        if held is None:
-            held = np.zeros((len(self.examples) + 1, len(names)), bool)
-            for row, example in enumerate(self.examples):
-                carried = {example.technique, *example.capabilities}
-                held[row] = [name in carried for name in names]
-            self._memberships[names] = held
-        return held
-
-    def extended(self, examples: Sequence[Example], vectors: Vectors) -> "Side":
-        """A new side that holds these examples too."""
-        return Side((*self.examples, *examples), self.index.extended(vectors)) if examples else self
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +69,23 @@ class Snapshot:
             rows = [row for row, example in enumerate(examples) if example.label == label]
             sides[label] = self.side(label).extended([examples[row] for row in rows], vectors[rows])
         return Snapshot(revision, sides[Label.EXTRACTION], sides[Label.BENIGN])
+
+    def with_side(self, label: Label, side: Side) -> "Snapshot":
+        """A new snapshot of the same revision with another side for a label."""
+        return Snapshot(
+            self.revision,
+            side if label == Label.EXTRACTION else self.extraction,
+            side if label == Label.BENIGN else self.benign,
+        )
+
+    def without(self, ids: Iterable[str]) -> "Snapshot":
+        """A new snapshot of the same revision that lacks these examples."""
+        left = list(ids)
+        return Snapshot(self.revision, self.extraction.without(left), self.benign.without(left))
+
+    def get(self, name: str) -> Example | None:
+        """The example with an id, on whichever side it is; None when it is not searched."""
+        return self.extraction.get(name) or self.benign.get(name)
 
     def nearest(self, query: Vectors, limit: int, label: Label | None = None) -> list[Match]:
         """The examples nearest to one query.
@@ -173,6 +161,7 @@ class ExampleIndex:
         self._encoder = encoder
         self._dimensions = dimensions
         self._writing = threading.Lock()
+        self._renewing = threading.Lock()
         self._snapshot = start or empty_snapshot(dimensions, make_index)
         self.catch_up()
 
@@ -181,48 +170,109 @@ class ExampleIndex:
         """The examples as they are now."""
         return self._snapshot
 
-    def add(self, examples: Sequence[Example], request_id: str | None = None) -> list[Example]:
-        """Store examples durably and make them searchable, before this returns.
+    def write(self, work: Callable[[ExampleStore], T]) -> tuple[T, int]:
+        """Do a write, and make what it changed effective before this returns.
+
+        Args:
+            work: Writes to the store that it is given.
+
+        Returns:
+            What the work returned, and a revision of the index in which it is effective.
+
+        Raises:
+            StoreUnavailable: When the store cannot be used. What was written nevertheless is effective with the next
+                write, or when the index catches up.
+        """
+        with self._writing:
+            done = work(self.store)
+            self._follow({})
+            return done, self._snapshot.revision
+
+    def add(self, examples: Sequence[Example], act: Act | None = None) -> list[Example]:
+        """Store examples durably and make the active ones searchable, before this returns.
 
         Args:
             examples: What to add: all of it or nothing.
-            request_id: The writer's own name for this write.
+            act: Who adds them, and why; None for the first example's author.
 
         Returns:
             The examples as they are stored.
         """
+        act = act or Act(examples[0].author if examples else "")
+        # Whatever can fail does so before anything is stored; and the encoder keeps no other writer waiting.
+        vectors = self._embedded(examples)
         with self._writing:
-            # Whatever can fail does so before anything is stored.
-            vectors = self._embed([example.text for example in examples])
-            if examples and vectors.shape != (len(examples), self._dimensions):
-                raise ValueError(f"{len(examples)} examples, but vectors of shape {vectors.shape}")
-            stored = self.store.add(examples, request_id)
-            with suppress(StoreUnavailable):  # a vector that is not kept is made again
-                self._keep(examples, vectors)
-            self.catch_up()
+            stored = self.store.add(examples, act)
+            self._keep(vectors)
+            self._follow(vectors)
         return stored
 
     def catch_up(self) -> None:
-        """Bring the snapshot to the store's revision, whoever wrote to it; what it holds already is not added again.
+        """Bring the snapshot to the store's revision, whoever wrote to it.
 
         Raises:
             StoreUnavailable: When the store cannot be read; the snapshot stays as it was.
         """
+        with self._writing:
+            self._follow({})
+
+    def renew(self, pause: Pause = rest) -> bool:
+        """Give the sides that need it an index that suits their number of examples.
+
+        Takes long, for one caller at a time, and keeps no reader and no writer waiting meanwhile.
+
+        Args:
+            pause: Called between parts of the work; what it raises ends it, and leaves the snapshot as it is.
+
+        Returns:
+            Whether there was anything to do.
+        """
+        with self._renewing:
+            due = [label for label in Label if self._snapshot.side(label).renewal_due]
+            for label in due:
+                before = self._snapshot.side(label)
+                side = before.renewed(pause)
+                with self._writing:
+                    now = self._snapshot
+                    self._snapshot = now.with_side(label, side.brought_up(before, now.side(label)))
+        return bool(due)
+
+    def _follow(self, known: Mapping[str, Vectors]) -> None:
         revision = self.store.revision()  # before the rows: what comes later is found twice rather than never
         held = self._snapshot
-        came = self.store.since(held.revision)
-        fresh = [example for example in came if example.id not in held.side(example.label).ids]
-        vectors = self._vectors_of(fresh) if fresh else np.zeros((0, self._dimensions), np.float32)
-        self._snapshot = held.extended(fresh, vectors, max(revision, held.revision))
+        if revision == held.revision:
+            return
+        changed = [example for example in self.store.since(held.revision) if not _as_held(example, held)]
+        fresh = [example for example in changed if example.state is State.ACTIVE]
+        vectors = self._vectors_of(fresh, known) if fresh else np.zeros((0, self._dimensions), np.float32)
+        rest_of = held.without(example.id for example in changed)
+        self._snapshot = rest_of.extended(fresh, vectors, max(revision, held.revision))
 
-    def _vectors_of(self, examples: Sequence[Example]) -> Vectors:
-        known = self.store.vectors(self._encoder, since=self._snapshot.revision)
+    def _vectors_of(self, examples: Sequence[Example], known: Mapping[str, Vectors]) -> Vectors:
+        if any(example.id not in known for example in examples):
+            known = {**self.store.vectors(self._encoder, since=self._snapshot.revision), **known}
         missing = [example for example in examples if example.id not in known]
         if missing:
-            rows = self._embed([example.text for example in missing])
-            self._keep(missing, rows)
-            known.update((example.id, row) for example, row in zip(missing, rows, strict=True))
+            made = self._embedded(missing)
+            self._keep(made)
+            known = {**known, **made}
         return np.array([known[example.id] for example in examples], np.float32).reshape(len(examples), -1)
 
-    def _keep(self, examples: Sequence[Example], vectors: Vectors) -> None:
-        self.store.keep_vectors(self._encoder, {e.id: v for e, v in zip(examples, vectors, strict=True)})
+    def _keep(self, vectors: Mapping[str, Vectors]) -> None:
+        with suppress(StoreUnavailable):  # a vector that is not kept is made again
+            self.store.keep_vectors(self._encoder, vectors)
+
+    def _embedded(self, examples: Sequence[Example]) -> dict[str, Vectors]:
+        vectors = self._embed([example.text for example in examples])
+        if examples and vectors.shape != (len(examples), self._dimensions):
+            raise ValueError(f"{len(examples)} examples, but vectors of shape {vectors.shape}")
+        return {example.id: vector for example, vector in zip(examples, vectors, strict=True)}
+
+
+def _as_held(example: Example, held: Snapshot) -> bool:
+    """Whether a changed example is searched, or not searched, as it is now; its place in the index can stay."""
+    own = held.get(example.id)
+    if own is None or example.state is not State.ACTIVE:
+        return own is None and example.state is not State.ACTIVE
+    # A bundle's own examples do not know the store's revisions.
+    return own.same_labels(example) and own.changed in {0, example.changed}

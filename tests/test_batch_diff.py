@@ -16,7 +16,7 @@ from made_runs import Scored, rescored, some_rows, write_run
 
 from classifier.batch.compare import open_run
 from classifier.batch.diff import Difference, compare
-from classifier.batch.parts import TEMPORARY
+from classifier.durable import TEMPORARY
 from classifier.errors import InvalidSetting, RunRefused
 
 OTHER: dict[str, object] = {"bundle": "0.2.0+bbbb", "examples": "two", "index_revision": 2}

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 from killing import command, write_log
 from made_runs import CAPABILITIES, START, Scored, some_rows, write_run
-from test_batch_run import home_of
+from runs import home_of
 
 from classifier.batch import frequent
 from classifier.batch.distinct import Distinct

@@ -5,6 +5,7 @@ import json
 import os
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -116,11 +117,20 @@ def test_splits_that_are_known_are_passed_over_and_the_others_stay(scoring: Scor
     assert list(cutter(wanted, scoring).cut([found[1]])) == [s for s in found[1:] if s.source == found[1].source]
 
 
+def test_a_part_that_a_limit_cut_short_is_cut_anew_and_counts_once(scoring: Scoring, logs: list[Path]) -> None:
+    wanted = plan(logs, Path("unused"))
+    (again,) = cutter(wanted, scoring).cut(openings(wanted)[:1], limit=5)
+    for lifted in (12, 60):
+        opening = replace(again, most=None, again=5)
+        found = list(cutter(wanted, scoring).cut([opening, *openings(wanted)[1:]], limit=lifted - 5))
+        assert found == list(cutter(wanted, scoring).cut(openings(wanted), limit=lifted))
+
+
 def test_a_split_is_the_same_after_it_was_sent(tmp_path: Path) -> None:
     path = Path(os.fsdecode(bytes(tmp_path) + b"/\xff\n.jsonl"))
     path.write_text("")
     (source,) = find([str(path)])
-    split = Split(source, 3, Position(7, 2**40, 1), 5)
+    split = Split(source, 3, Position(7, 2**40, 1), 5, 2)
     assert Split.loaded(split.dumped()) == split
 
 
@@ -211,7 +221,7 @@ def test_whole_parts_of_an_ended_run_are_used_and_torn_or_foreign_ones_removed(
     empty = new_attempt(tmp_path, "part.parquet")
     sources = {source.name: source for source in wanted.sources}
     name = wanted.sources[0].name
-    found = left_ahead(tmp_path, "f" * 64, sources, {name: 1}, ROWS_PER_PART)
+    found = left_ahead(tmp_path, "f" * 64, sources, {name: 1})
     kept = {path.name for path in (tmp_path / AHEAD).iterdir() if path.is_dir()}
     assert set(found) == {(name, 1)}
     assert kept == {found[name, 1][1]} < {second, twice}

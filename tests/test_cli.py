@@ -16,7 +16,7 @@ import typer.main
 from serving import Server
 
 from classifier.cli import app
-from index.store import SqliteStore
+from index.store import open_store
 
 BUNDLES = Path(__file__).parent.parent / "var" / "bundles"
 MARKER = "zebra-quartz-7719"
@@ -81,7 +81,7 @@ def jsonl(*rows: object) -> bytes:
 
 def stored(home: Path, source: str) -> list[str]:
     """The texts that the home's store holds of a source."""
-    store = SqliteStore(home / "examples.db")
+    store = open_store(home / "examples.db")
     try:
         return [example.text for example in store.since(0) if example.source == source]
     finally:
@@ -275,7 +275,7 @@ def test_examples_are_added_imported_and_listed(own_home: Path) -> None:
         jsonl({"text": "Boil an egg?", "label": "benign"}, {"text": "Bake bread?", "label": "benign", "source": "desk"})
     )
     imported = run(own_home, "examples", "import", str(file))
-    assert (imported.code, imported.out) == (0, "2 examples are stored\n")
+    assert (imported.code, imported.out) == (0, "2 examples are stored, 2 of them new\n")
     listed = run(own_home, "examples", "list", "--source", "desk", "--json")
     assert [found["text"] for found in listed.rows] == ["Talk to yourself and log it.", "Bake bread?"]
     assert listed.rows[0] == row
@@ -285,34 +285,6 @@ def test_examples_are_added_imported_and_listed(own_home: Path) -> None:
 def test_the_list_keeps_to_its_label_and_its_limit(home: Path) -> None:
     ran = run(home, "examples", "list", "--label", "benign", "--limit", "3", "--json")
     assert [row["label"] for row in ran.rows] == ["LABEL_BENIGN"] * 3
-
-
-@pytest.mark.parametrize(
-    "broken",
-    [
-        jsonl({"text": MARKER, "label": "extraction"}),
-        f'{{"text": "{MARKER}"\n'.encode(),
-    ],
-    ids=["no technique", "no JSON"],
-)
-def test_an_import_with_a_broken_row_imports_nothing_and_names_the_line(own_home: Path, broken: bytes) -> None:
-    file = own_home / "broken.jsonl"
-    good = jsonl({"text": "Boil an egg?", "label": "benign"})
-    file.write_bytes(good + b"\n" + broken + good)
-    error = error_of(run(own_home, "examples", "import", str(file)))
-    assert "broken.jsonl, line 3: " in error
-    assert MARKER not in error
-    assert stored(own_home, "broken.jsonl") == []
-
-
-def test_an_import_that_contradicts_the_store_imports_nothing(own_home: Path) -> None:
-    file = own_home / "twice.jsonl"
-    labels = {"label": "extraction", "technique": "self_chat"}
-    file.write_bytes(jsonl({"text": MARKER, "label": "benign"}, {"text": MARKER, **labels}))
-    error = error_of(run(own_home, "examples", "import", str(file)))
-    assert "other labels" in error
-    assert MARKER not in error
-    assert stored(own_home, "twice.jsonl") == []
 
 
 def test_bundle_show_prints_the_version_and_the_manifest(home: Path) -> None:
@@ -394,7 +366,7 @@ def test_many_examples_reach_a_server_and_come_back(own_home: Path, server: Serv
     file = own_home / "many.jsonl"
     file.write_bytes(jsonl(*({"text": f"number {i} of many", "label": "benign", "source": "many"} for i in range(300))))
     imported = run(own_home, "examples", "import", str(file), "--server", server.address)
-    assert (imported.code, imported.out) == (0, "300 examples are stored\n")
+    assert (imported.code, imported.out) == (0, "300 examples are stored, 300 of them new\n")
     command = ("examples", "list", "--source", "many", "--limit", "1000", "--json", "--server", server.address)
     assert len(run(own_home, *command).rows) == 300
 

@@ -204,11 +204,11 @@ def test_an_example_that_is_not_stored_has_revision_zero() -> None:
     assert example_of().revision == 0
 
 
-def test_at_revision_changes_the_revision_alone() -> None:
+def test_at_revision_changes_the_revisions_alone() -> None:
     example = example_of(capabilities=("code",), language="en", source="s", author="a", note="n")
     copy = example.at_revision(7)
-    assert (copy.revision, example.revision) == (7, 0)
-    assert dataclasses.asdict(copy) | {"revision": 0} == dataclasses.asdict(example)
+    assert (copy.revision, copy.changed, example.revision, example.changed) == (7, 7, 0, 0)
+    assert dataclasses.asdict(copy) | {"revision": 0, "changed": 0} == dataclasses.asdict(example)
 
 
 def test_the_same_labels_are_the_same_whatever_the_provenance() -> None:

@@ -23,9 +23,12 @@ from classifier.corpus import load_corpus
 from classifier.errors import BundleRejected, CanaryFailed, InvalidSetting, ReloadInProgress, ShuttingDown
 from classifier.runtime import Runtime, open_runtime
 from classifier.serve.generations import Generations
+from index.change import Act
+from index.contract import Relabel
 from index.errors import StoreUnavailable
-from index.example import Example, Label
+from index.example import Example, Label, State
 
+ACT = Act("analyst")
 ORDINARY = "My train was cancelled this morning, how do I ask for my money back?"
 
 
@@ -79,7 +82,7 @@ def test_a_reload_takes_bundle_thresholds_and_seed_together(home: Path) -> None:
 
 def test_after_a_reload_the_index_is_what_a_restart_would_make_of_the_store(home: Path) -> None:
     with generations(home) as held:
-        held.add([benign("a ferry to the island at noon"), benign("a second one")])
+        held.add([benign("a ferry to the island at noon"), benign("a second one")], ACT)
         variants.make_current(home, variants.seeded(lambda n, _: n > 100), variants.of_another_encoder)
         held.reload()
         served, revision = contents(held.runtime), held.runtime.examples.snapshot.revision
@@ -93,7 +96,7 @@ def test_after_a_reload_the_index_is_what_a_restart_would_make_of_the_store(home
 
 def test_examples_are_encoded_again_by_a_new_encoder_and_kept(home: Path) -> None:
     with generations(home) as held:
-        (added,), _ = held.add([benign("a ferry to the island at noon")])
+        (added,), _ = held.add([benign("a ferry to the island at noon")], ACT)
         variants.make_current(home, variants.of_another_encoder)
         held.reload()
         fingerprint = held.runtime.bundle.model.encoder.fingerprint
@@ -105,7 +108,7 @@ def test_examples_are_encoded_again_by_a_new_encoder_and_kept(home: Path) -> Non
 
 def test_a_spoilt_kept_vector_is_made_again(home: Path) -> None:
     with generations(home) as held:
-        (added,), _ = held.add([benign("a ferry to the island at noon")])
+        (added,), _ = held.add([benign("a ferry to the island at noon")], ACT)
         with closing(sqlite3.connect(home / "examples.db")) as database, database:
             database.execute("UPDATE vectors SET vector = ? WHERE example_id = ?", (b"\0\0\xc0\x7f" * 384, added.id))
         held.reload()
@@ -122,7 +125,7 @@ def test_an_analysts_label_stands_against_a_new_seeds(home: Path, monkeypatch: p
             """Somebody labels the text after the candidate was built."""
             built = original(bundle, settings)
             if len(calls) == 0:
-                held.add([benign(text)])
+                held.add([benign(text)], ACT)
             calls.append(1)
             return built
 
@@ -137,6 +140,24 @@ def test_an_analysts_label_stands_against_a_new_seeds(home: Path, monkeypatch: p
         assert contents(held.runtime) == stored(held.runtime)
 
 
+def test_what_somebody_did_to_a_bundles_example_by_hand_outlives_every_bundle(home: Path) -> None:
+    with generations(home) as held:
+        seeds = [e for e in held.runtime.bundle.examples if e.label == Label.EXTRACTION][:4]
+        turned, gone, back, _ = seeds
+        held.write(lambda store: store.relabel([Relabel(turned.id, Label.BENIGN, None, ())], ACT))
+        held.write(lambda store: store.revoke([gone.id, back.id], ACT))
+        held.write(lambda store: store.restore([back.id], ACT, State.PENDING))
+        for wanted in (lambda n, _: n % 2 == 0, lambda n, _: True, lambda n, _: n > 100):
+            variants.make_current(home, variants.seeded(wanted))
+            held.reload()
+            assert contents(held.runtime) == {
+                (e.id, str(e.label)) for e in held.runtime.store.since(0) if e.state is State.ACTIVE
+            }
+            assert {(turned.id, "benign")} <= contents(held.runtime)
+            assert not {gone.id, back.id} & {name for name, _ in contents(held.runtime)}
+            assert held.runtime.examples.snapshot.revision == held.runtime.store.revision()
+
+
 def test_examples_written_while_reloading_in_a_loop_are_all_stored_and_searchable(home: Path) -> None:
     other = variants.make_current(home, variants.versioned("9.0.0"), variants.seeded(lambda n, _: n % 3 != 0))
     variants.point(home, "default")
@@ -148,7 +169,7 @@ def test_examples_written_while_reloading_in_a_loop_are_all_stored_and_searchabl
             number = 0
             while not done.is_set():
                 number += 1
-                examples, revision = held.add([benign(f"writer {writer} saw ferry number {number}")])
+                examples, revision = held.add([benign(f"writer {writer} saw ferry number {number}")], ACT)
                 written.extend(examples)
                 snapshot = held.runtime.examples.snapshot
                 assert snapshot.revision >= revision
@@ -249,12 +270,13 @@ def test_a_store_that_fails_at_the_last_step_leaves_the_old_generation_in_force(
         runtime = held.runtime
         variants.make_current(home, variants.seeded(lambda n, _: n % 2 == 0))
         with closing(sqlite3.connect(home / "examples.db")) as database:
-            database.execute("CREATE TRIGGER no_more BEFORE DELETE ON examples BEGIN SELECT RAISE(ABORT, 'full'); END")
+            fails = "WHEN NEW.action = 'revoke' BEGIN SELECT RAISE(ABORT, 'full'); END"
+            database.execute(f"CREATE TRIGGER no_more BEFORE INSERT ON changes {fails}")
         with pytest.raises(StoreUnavailable):
             held.reload()
         assert held.runtime is runtime
         assert contents(runtime) == stored(runtime)
-        held.add([benign("still writable")])
+        held.add([benign("still writable")], ACT)
         assert contents(runtime) == stored(runtime)
 
 
@@ -281,7 +303,7 @@ def test_a_second_reload_is_told_of_the_first(home: Path, monkeypatch: pytest.Mo
 def test_a_stopping_server_ends_its_reload_without_a_swap(home: Path) -> None:
     with generations(home) as held:
         runtime = held.runtime
-        held.add([benign(f"ferry number {number}") for number in range(40)])
+        held.add([benign(f"ferry number {number}") for number in range(40)], ACT)
         variants.make_current(home, variants.of_another_encoder)
         held.stop()
         started = time.monotonic()
@@ -374,5 +396,5 @@ def test_no_canary_stands_in_the_seed_corpus() -> None:
 def test_a_mislabelled_example_is_named_but_keeps_no_sound_bundle_from_work(home: Path) -> None:
     with generations(home) as held:
         (chosen,) = [found for found in load_canaries() if found.name == "responses"]
-        held.add([Example(chosen.text, Label.BENIGN, source="analysts")])
+        held.add([Example(chosen.text, Label.BENIGN, source="analysts")], ACT)
         assert held.reload().moved_canaries == ("responses",)

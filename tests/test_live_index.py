@@ -1,10 +1,12 @@
 """The live index: what is acknowledged is durable and searchable, and snapshots do not change."""
 
 import contextlib
+import random
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +15,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from classifier.encoder import HashEncoder
-from index.errors import ExampleConflict, InvalidExample
-from index.example import Example, Label
+from index import side as sides
+from index.change import Act
+from index.contract import ExampleStore, Filter, Relabel
+from index.errors import ExampleConflict, InvalidExample, StoreUnavailable
+from index.example import Example, Label, State
 from index.live import ExampleIndex, Match, Side, Snapshot, merged
-from index.search import ExactIndex, FaissIndex, Hits, VectorIndex, Vectors
-from index.store import SqliteStore
+from index.search import BatchIndex, ExactIndex, FaissIndex, Hits, VectorIndex, Vectors
+from index.store import open_store
+from index.tail import Tail
 
 SEED = "a seed example that every store here begins with"
 ENCODER = HashEncoder()
+ACT = Act("ann")
+REQUEST = Act("ann", request_id="request")
 WORDS = ["harvest", "answers", "teach", "model", "poem", "river", "translate", "letter", "invoice", "garden"]
 
 sentences = st.lists(st.sampled_from(WORDS), min_size=1, max_size=4).map(" ".join)
@@ -59,8 +67,8 @@ Open = Callable[..., ExampleIndex]
 def path(tmp_path: Path) -> Path:
     """Where the store is; it holds one benign example."""
     path = tmp_path / "examples.sqlite"
-    with closing(SqliteStore(path)) as store:
-        store.add([benign(SEED)])
+    with closing(open_store(path)) as store:
+        store.add([benign(SEED)], ACT)
     return path
 
 
@@ -78,7 +86,7 @@ def open_index(path: Path, counted: CountingEmbed) -> Iterator[Open]:
         def opens(
             encoder: str = ENCODER.fingerprint, make_index: Callable[[Vectors], VectorIndex] = FaissIndex
         ) -> ExampleIndex:
-            store = opened.enter_context(closing(SqliteStore(path)))
+            store = opened.enter_context(closing(open_store(path)))
             return ExampleIndex(store, counted, encoder, ENCODER.dimensions, make_index)
 
         yield opens
@@ -120,6 +128,12 @@ def hits_of(*rows: Sequence[tuple[int, float]]) -> Hits:
     )
 
 
+def carried(side: Side, *names: str) -> list[list[bool]]:
+    """What each example of a side carries, and then what no neighbour carries."""
+    found: list[list[bool]] = side.membership(names)[np.array([*range(len(side.examples)), -1])].tolist()
+    return found
+
+
 def everything(snapshot: Snapshot) -> list[Example]:
     """All examples of a snapshot, oldest first within each label."""
     return [*snapshot.extraction.examples, *snapshot.benign.examples]
@@ -134,19 +148,22 @@ def nearest_text(snapshot: Snapshot, text: str) -> tuple[str, float]:
 def assert_in_step(live: ExampleIndex) -> None:
     """The snapshot holds what the store holds, each example on its side, each vector beside its example."""
     stored = live.store.since(0)
+    active = [example for example in stored if example.state is State.ACTIVE]
     assert live.snapshot.revision == live.store.revision()
-    assert sorted(everything(live.snapshot), key=lambda e: e.id) == sorted(stored, key=lambda e: e.id)
+    assert sorted(everything(live.snapshot), key=lambda e: e.id) == sorted(active, key=lambda e: e.id)
     for label in Label:
         side = live.snapshot.side(label)
-        assert {example.label for example in side.examples} <= {label}
-        assert side.index.size == len(side.examples)
-        if side.examples:
-            hits = side.index.search(embed([example.text for example in side.examples]), 1)
-            assert hits.positions[:, 0].tolist() == list(range(len(side.examples)))
-            np.testing.assert_allclose(hits.cosines[:, 0], 1.0, atol=1e-5)
+        examples = list(side.examples)
+        assert {example.label for example in examples} <= {label}
+        assert side.index.size == len(examples) == len(side.examples)
+        assert set(side.ids) == {example.id for example in examples}
+        if examples:
+            hits = side.index.search(embed([example.text for example in examples]), 1)
+            assert [side.examples[position] for position in hits.positions[:, 0].tolist()] == examples
+            np.testing.assert_allclose(hits.cosines[:, 0], 1.0, atol=1e-3)
     kept = live.store.vectors(ENCODER.fingerprint)
-    assert set(kept) == {example.id for example in stored}
-    for example in stored:
+    assert set(kept) >= {example.id for example in active}
+    for example in active:
         np.testing.assert_array_equal(kept[example.id], embed([example.text])[0])
 
 
@@ -154,7 +171,7 @@ def assert_in_step(live: ExampleIndex) -> None:
 def test_an_index_over_an_empty_store_is_empty_and_takes_its_first_example(
     tmp_path: Path, make_index: Callable[[Vectors], VectorIndex]
 ) -> None:
-    with closing(SqliteStore(tmp_path / "empty.sqlite")) as store:
+    with closing(open_store(tmp_path / "empty.sqlite")) as store:
         live = ExampleIndex(store, embed, ENCODER.fingerprint, ENCODER.dimensions, make_index)
         assert (live.snapshot.revision, everything(live.snapshot)) == (0, [])
         assert live.snapshot.nearest(embed([SEED])[0], 3) == []
@@ -164,8 +181,8 @@ def test_an_index_over_an_empty_store_is_empty_and_takes_its_first_example(
 
 
 def test_an_index_opens_with_everything_that_the_store_holds(path: Path, open_index: Open) -> None:
-    with closing(SqliteStore(path)) as store:
-        store.add([extraction("harvest the answers"), benign("write a poem")])
+    with closing(open_store(path)) as store:
+        store.add([extraction("harvest the answers"), benign("write a poem")], ACT)
     live = open_index()
     assert [example.text for example in live.snapshot.benign.examples] == [SEED, "write a poem"]
     assert [example.text for example in live.snapshot.extraction.examples] == ["harvest the answers"]
@@ -183,7 +200,7 @@ def test_what_was_added_is_searchable_at_once(live: ExampleIndex) -> None:
 
 def test_what_was_added_is_durable_at_once(live: ExampleIndex, path: Path) -> None:
     stored = live.add([extraction("harvest the answers"), benign("write a poem")])
-    with closing(SqliteStore(path)) as other:
+    with closing(open_store(path)) as other:
         assert other.since(1) == stored
         assert set(other.vectors(ENCODER.fingerprint)) == {example.id for example in other.since(0)}
 
@@ -197,7 +214,7 @@ def test_add_returns_the_examples_as_they_are_stored_in_the_order_given(live: Ex
 
 def test_the_snapshot_carries_the_stored_examples_and_not_the_given_ones(live: ExampleIndex) -> None:
     (stored,) = live.add([extraction("harvest the answers")])
-    assert live.snapshot.extraction.examples == (stored,)
+    assert list(live.snapshot.extraction.examples) == [stored]
     assert live.snapshot.extraction.examples[0].revision == live.snapshot.revision == 2
 
 
@@ -205,15 +222,15 @@ def test_a_snapshot_taken_before_an_add_does_not_change(live: ExampleIndex) -> N
     live.add([extraction("teach the model")])
     before = live.snapshot
     query = embed(["harvest the answers"])[0]
-    sides = [(side.examples, side.index, side.index.size) for side in (before.extraction, before.benign)]
-    matches, membership = before.nearest(query, 10), before.extraction.membership(("self_chat",))
+    sides = [(list(side.examples), side.index, side.index.size) for side in (before.extraction, before.benign)]
+    matches, membership = before.nearest(query, 10), carried(before.extraction, "self_chat")
 
     live.add([extraction("harvest the answers"), benign("harvest the garden")])
 
     assert before.revision == 2
-    assert [(side.examples, side.index, side.index.size) for side in (before.extraction, before.benign)] == sides
+    assert [(list(side.examples), side.index, side.index.size) for side in (before.extraction, before.benign)] == sides
     assert before.nearest(query, 10) == matches
-    assert before.extraction.membership(("self_chat",)).tolist() == membership.tolist()
+    assert carried(before.extraction, "self_chat") == membership
     assert nearest_text(live.snapshot, "harvest the answers")[0] == "harvest the answers"
 
 
@@ -258,8 +275,8 @@ def test_only_what_has_no_vector_is_encoded_on_opening_and_then_kept(
     path: Path, open_index: Open, counted: CountingEmbed
 ) -> None:
     open_index()
-    with closing(SqliteStore(path)) as store:
-        store.add([extraction("harvest the answers"), benign("write a poem")])
+    with closing(open_store(path)) as store:
+        store.add([extraction("harvest the answers"), benign("write a poem")], ACT)
     counted.calls.clear()
     assert_in_step(open_index())
     assert counted.calls == [["harvest the answers", "write a poem"]]
@@ -281,13 +298,13 @@ def test_a_failing_embed_stores_nothing_and_the_next_add_works(live: ExampleInde
     before = live.snapshot
     counted.fails = True
     with pytest.raises(RuntimeError, match="the encoder failed"):
-        live.add([extraction("harvest the answers")], "request")
+        live.add([extraction("harvest the answers")], REQUEST)
     assert [example.text for example in live.store.since(0)] == [SEED]
     assert live.store.revision() == 1
     assert live.snapshot is before
 
     counted.fails = False
-    live.add([benign("write a poem")], "request")
+    live.add([benign("write a poem")], REQUEST)
     assert_in_step(live)
 
 
@@ -297,7 +314,7 @@ def test_an_index_whose_embed_fails_on_opening_keeps_no_vectors(
     counted.fails = True
     with pytest.raises(RuntimeError, match="the encoder failed"):
         open_index()
-    with closing(SqliteStore(path)) as store:
+    with closing(open_store(path)) as store:
         assert store.vectors(ENCODER.fingerprint) == {}
     counted.fails = False
     assert_in_step(open_index())
@@ -350,11 +367,11 @@ def test_adding_nothing_changes_nothing(live: ExampleIndex) -> None:
 
 
 def test_a_request_that_comes_again_after_a_restart_is_answered_alike(open_index: Open) -> None:
-    stored = open_index().add([extraction("harvest the answers")], "request")
+    stored = open_index().add([extraction("harvest the answers")], REQUEST)
     again = open_index()
-    assert again.add([extraction("harvest the answers")], "request") == stored
+    assert again.add([extraction("harvest the answers")], REQUEST) == stored
     with pytest.raises(InvalidExample, match="request_id"):
-        again.add([benign("write a poem")], "request")
+        again.add([benign("write a poem")], REQUEST)
     assert_in_step(again)
 
 
@@ -380,8 +397,8 @@ def test_an_add_brings_along_what_another_index_stored_meanwhile(open_index: Ope
 def test_what_another_writer_stored_without_vectors_is_encoded_by_the_next_add(
     live: ExampleIndex, counted: CountingEmbed, path: Path
 ) -> None:
-    with closing(SqliteStore(path)) as store:
-        store.add([extraction("harvest the answers")])
+    with closing(open_store(path)) as store:
+        store.add([extraction("harvest the answers")], ACT)
     live.add([benign("write a poem")])
     assert sorted(text for call in counted.calls for text in call) == ["harvest the answers", "write a poem"]
     assert_in_step(live)
@@ -427,21 +444,20 @@ def test_membership_tells_which_example_carries_which_technique_or_capability() 
     side = side_of(
         extraction("harvest", "self_chat", "code", "math"), extraction("teach", "tool_use_harvest"), benign("poem")
     )
-    names = ("math", "tool_use_harvest", "unknown", "self_chat", "code")
-    assert side.membership(names).tolist() == [
+    assert carried(side, "math", "tool_use_harvest", "unknown", "self_chat", "code") == [
         [True, False, False, True, True],
         [False, True, False, False, False],
         [False, False, False, False, False],
         [False, False, False, False, False],
     ]
-    assert side.membership(names).dtype == bool
+    assert side.membership(("math",))[np.zeros((2, 3), np.int64)].dtype == bool
 
 
 def test_membership_follows_the_order_of_the_names_asked_for() -> None:
     side = side_of(extraction("harvest", "self_chat", "code"))
-    assert side.membership(("code", "other")).tolist() == [[True, False], [False, False]]
-    assert side.membership(("other", "code")).tolist() == [[False, True], [False, False]]
-    assert side.membership(("code", "other")).tolist() == [[True, False], [False, False]]
+    assert carried(side, "code", "other") == [[True, False], [False, False]]
+    assert carried(side, "other", "code") == [[False, True], [False, False]]
+    assert carried(side, "code", "other") == [[True, False], [False, False]]
 
 
 def test_position_minus_one_carries_nothing() -> None:
@@ -453,24 +469,15 @@ def test_position_minus_one_carries_nothing() -> None:
 
 def test_membership_of_no_examples_or_no_names_has_its_shape() -> None:
     empty = Side((), ExactIndex(np.zeros((0, 4), np.float32)))
-    assert empty.membership(("code", "math")).tolist() == [[False, False]]
-    assert side_of(benign("poem"), benign("letter")).membership(()).shape == (3, 0)
-
-
-def test_membership_is_worked_out_once_for_each_tuple_of_names() -> None:
-    side = side_of(extraction("harvest", "self_chat", "code"))
-    first = side.membership(("code", "math"))
-    assert side.membership(("code",)).shape == (2, 1)
-    assert side.membership(()).shape == (2, 0)
-    assert side.membership(("code", "math")) is first
+    assert carried(empty, "code", "math") == [[False, False]]
+    assert side_of(benign("poem"), benign("letter")).membership(())[np.zeros((2, 3), np.int64)].shape == (2, 3, 0)
 
 
 def test_membership_of_an_extended_side_includes_the_new_examples() -> None:
     side = side_of(extraction("harvest", "self_chat"))
-    assert side.membership(("code",)).shape == (2, 1)
     longer = side.extended([extraction("teach", "self_chat", "code")], embed(["teach"]))
-    assert longer.membership(("code",)).tolist() == [[False], [True], [False]]
-    assert side.membership(("code",)).tolist() == [[False], [False]]
+    assert carried(longer, "code") == [[False], [True], [False]]
+    assert carried(side, "code") == [[False], [False]]
 
 
 def test_a_side_with_more_examples_than_vectors_or_fewer_is_refused() -> None:
@@ -572,3 +579,181 @@ def test_nearest_of_a_label_without_examples_finds_nothing(live: ExampleIndex) -
 def test_every_label_has_its_side(live: ExampleIndex) -> None:
     assert live.snapshot.side(Label.EXTRACTION) is live.snapshot.extraction
     assert live.snapshot.side(Label.BENIGN) is live.snapshot.benign
+
+
+def test_a_pending_example_is_searched_from_its_acceptance_on(live: ExampleIndex) -> None:
+    (proposed,) = live.add([replace(extraction("harvest the answers"), state=State.PENDING)], ACT)
+    assert live.snapshot.extraction.index.size == 0
+    assert proposed.id not in live.snapshot.extraction.ids
+    ((accepted,), revision) = live.write(lambda store: store.accept([proposed.id], Act("bob")))
+    assert revision == live.snapshot.revision == accepted.changed
+    assert nearest_text(live.snapshot, "harvest the answers")[0] == "harvest the answers"
+    assert_in_step(live)
+
+
+def test_a_revoked_example_is_found_no_more_and_a_restored_one_again(live: ExampleIndex) -> None:
+    (stored,) = live.add([extraction("harvest the answers")], ACT)
+    old = live.snapshot
+    live.write(lambda store: store.revoke([stored.id], ACT))
+    assert live.snapshot.extraction.index.size == 0
+    assert stored.id not in live.snapshot.extraction.ids
+    assert nearest_text(old, "harvest the answers")[0] == "harvest the answers"
+    assert_in_step(live)
+    live.write(lambda store: store.restore([stored.id], ACT, State.ACTIVE))
+    assert nearest_text(live.snapshot, "harvest the answers")[0] == "harvest the answers"
+    assert_in_step(live)
+
+
+def test_a_relabelled_example_changes_sides(live: ExampleIndex) -> None:
+    (stored,) = live.add([extraction("harvest the answers")], ACT)
+    live.write(lambda store: store.relabel([Relabel(stored.id, Label.BENIGN, None, ("code",))], ACT))
+    assert stored.id not in live.snapshot.extraction.ids
+    assert carried(live.snapshot.benign, "code") == [[False], [True], [False]]
+    assert_in_step(live)
+    live.write(lambda store: store.relabel([Relabel(stored.id, Label.EXTRACTION, "self_chat", ())], ACT))
+    assert carried(live.snapshot.extraction, "self_chat", "code") == [[True, False], [False, False]]
+    assert_in_step(live)
+
+
+def test_a_change_elsewhere_is_followed(open_index: Open) -> None:
+    here, there = open_index(), open_index()
+    (one, other) = here.add([extraction("harvest the answers"), benign("write a poem")], ACT)
+    there.catch_up()
+    there.write(lambda store: store.revoke([one.id], ACT))
+    there.write(lambda store: store.relabel([Relabel(other.id, Label.EXTRACTION, "self_chat", ())], ACT))
+    here.catch_up()
+    assert [example.id for example in here.snapshot.extraction.examples] == [other.id]
+    assert_in_step(here)
+
+
+def test_a_write_that_fails_leaves_the_snapshot_as_it_was(live: ExampleIndex) -> None:
+    before = live.snapshot
+    with pytest.raises(InvalidExample):
+        live.write(lambda store: store.add([Example("", Label.BENIGN)], ACT))
+    assert live.snapshot is before
+
+
+def test_catching_up_with_nothing_new_keeps_the_snapshot(live: ExampleIndex) -> None:
+    before = live.snapshot
+    live.catch_up()
+    assert live.snapshot is before
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_an_index_that_follows_random_changes_and_is_renewed_finds_what_exact_search_finds(
+    open_index: Open, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sides, "EXACT_UP_TO", 60)
+    monkeypatch.setattr(sides, "TAIL", 30)
+    monkeypatch.setattr(sides, "_HOLES", 20)
+    chance = random.Random(seed)
+    live, behind = open_index(make_index=BatchIndex), open_index(make_index=BatchIndex)
+    for step in range(40):
+        live.write(a_change(chance, step))
+        if chance.random() < 0.4:
+            live.renew()
+        if chance.random() < 0.3:
+            behind.catch_up()
+    behind.catch_up()
+    assert live.snapshot.extraction.index.graph is not None
+    assert_in_step(live)
+    assert_in_step(behind)
+    fresh = open_index(make_index=ExactIndex)
+    queries = embed([f"harvest {number} {WORDS[number % 10]}" for number in range(50)])
+    shared = []
+    for query in queries:
+        found, truth = live.snapshot.nearest(query, 10), fresh.snapshot.nearest(query, 10)
+        least = truth[-1].cosine - 1e-3
+        shared.append(sum(match.cosine >= least for match in found))
+    assert sum(shared) >= 0.99 * 10 * len(queries)
+
+
+def a_change(chance: random.Random, step: int) -> Callable[[ExampleStore], object]:
+    """A random write: adds mostly, and revokes, relabels and restores."""
+
+    def change(store: ExampleStore) -> object:
+        known = store.since(0)
+        some = chance.sample(known, min(len(known), 12))
+        ids, kind = [example.id for example in some], chance.random()
+        if kind < 0.55:
+            texts = [f"{chance.choice(WORDS)} {step * 100 + number} {chance.choice(WORDS)}" for number in range(20)]
+            states = chance.choices([State.ACTIVE, State.PENDING], [9, 1], k=20)
+            made = [chance.choice([extraction, benign])(text) for text in texts]
+            return store.add([replace(e, state=state) for e, state in zip(made, states, strict=True)], ACT)
+        if kind < 0.7:
+            return store.revoke(ids, ACT)
+        if kind < 0.9:
+            other = {Label.BENIGN: (Label.EXTRACTION, "self_chat"), Label.EXTRACTION: (Label.BENIGN, None)}
+            return store.relabel([Relabel(example.id, *other[example.label], ("code",)) for example in some], ACT)
+        revoked, _ = store.page(50, "", Filter(state=State.REVOKED))
+        return store.restore([example.id for example in revoked[:5]], ACT, State.ACTIVE)
+
+    return change
+
+
+def test_the_tail_brings_what_others_write_and_renews_what_grew(
+    open_index: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sides, "EXACT_UP_TO", 20)
+    here, there = open_index(), open_index()
+    renewed = threading.Event()
+    tail = Tail(lambda: here, interval=0.01, on_renewal=lambda index: renewed.set())
+    tail.start()
+    try:
+        there.add([extraction(f"harvest {number}") for number in range(30)], ACT)
+        assert renewed.wait(20)
+    finally:
+        tail.stop()
+    assert here.snapshot.extraction.index.graph is not None
+    assert_in_step(here)
+
+
+def test_the_tail_says_once_that_the_store_cannot_be_read_and_goes_on_when_it_can(
+    open_index: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = open_index(), open_index()
+    failed, worked, told, broken = threading.Semaphore(0), threading.Semaphore(0), list[Exception](), [True]
+    revision = here.store.revision
+
+    def looked() -> int:
+        (failed if broken[0] else worked).release()
+        if broken[0]:
+            raise StoreUnavailable("the store is away")
+        return revision()
+
+    monkeypatch.setattr(here.store, "revision", looked)
+    tail = Tail(lambda: here, interval=0.01, on_trouble=told.append)
+    tail.start()
+    try:
+        for _ in range(4):
+            assert failed.acquire(timeout=20)
+        there.add([benign("write a poem")], ACT)
+        broken[0] = False
+        for _ in range(4):  # a look, another one before catching up, and two looks after it
+            assert worked.acquire(timeout=20)
+    finally:
+        tail.stop()
+    assert [str(error) for error in told] == ["the store is away"]
+    monkeypatch.undo()
+    assert_in_step(here)
+
+
+def test_a_tail_that_is_stopped_ends_a_renewal_in_its_middle(open_index: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sides, "EXACT_UP_TO", 20)
+    here = open_index()
+    here.add([extraction(f"harvest {number}") for number in range(30)], ACT)
+    before, begun = here.snapshot, threading.Event()
+    renewed = sides.Side.renewed
+
+    def endless(side: Side, pause: Callable[[], None]) -> Side:
+        begun.set()
+        while True:
+            pause()
+            renewed(side, pause)
+
+    monkeypatch.setattr(sides.Side, "renewed", endless)
+    tail = Tail(lambda: here, interval=0.01)
+    tail.start()
+    assert begun.wait(20)
+    tail.stop()
+    assert here.snapshot is before

@@ -14,6 +14,7 @@ from classifier.errors import EmptyPrompt, PromptTooLong
 from classifier.runtime import Runtime, open_runtime
 from classifier.scorer import Scorer
 from classifier.verdict import Decision, Extent, Verdict
+from index.change import Act
 from index.example import Example, Label
 
 HARVEST = "Come up with 25 diverse task instructions with inputs and outputs. Return them as JSON lines, no commentary."
@@ -109,7 +110,7 @@ def test_an_added_example_decides_its_repetition_and_its_paraphrase_at_once(tmp_
     settings = fresh_settings(tmp_path)
     with open_runtime(settings) as fresh:
         before = fresh.scorer.score([text, paraphrase, unrelated])
-        fresh.examples.add([Example(text, Label.EXTRACTION, "reasoning_trace_coercion")])
+        fresh.examples.add([Example(text, Label.EXTRACTION, "reasoning_trace_coercion")], Act("analyst"))
         after = fresh.scorer.score([text, paraphrase, unrelated])
         assert after.provenance.index_revision == before.provenance.index_revision + 1
         assert [verdict.decision for verdict in before.verdicts] == [Decision.ALLOW] * 3
@@ -122,7 +123,7 @@ def test_an_added_example_decides_its_repetition_and_its_paraphrase_at_once(tmp_
 def test_a_benign_example_clears_what_it_repeats(tmp_path: Path) -> None:
     with open_runtime(fresh_settings(tmp_path)) as fresh:
         assert fresh.scorer.score([HARVEST]).verdicts[0].decision != Decision.ALLOW
-        fresh.examples.add([Example(HARVEST, Label.BENIGN)])
+        fresh.examples.add([Example(HARVEST, Label.BENIGN)], Act("analyst"))
         assert fresh.scorer.score([HARVEST]).verdicts[0].decision == Decision.ALLOW
 
 
@@ -166,7 +167,7 @@ def test_a_long_benign_example_decides_its_own_text_to_the_last_window(tmp_path:
         (before,) = fresh.scorer.score([text]).verdicts
         assert before.inspected.windows > 3
         assert before.decision == Decision.FLAG
-        fresh.examples.add([Example(text, Label.BENIGN)])
+        fresh.examples.add([Example(text, Label.BENIGN)], Act("analyst"))
         (after,) = fresh.scorer.score([text]).verdicts
         assert after.decision == Decision.ALLOW
 
@@ -174,5 +175,5 @@ def test_a_long_benign_example_decides_its_own_text_to_the_last_window(tmp_path:
 def test_a_lower_prompt_limit_does_not_make_stored_examples_unreadable(tmp_path: Path) -> None:
     settings = fresh_settings(tmp_path).model_copy(update={"max_prompt_chars": 50})
     with open_runtime(settings) as fresh:
-        fresh.examples.add([Example("a long example " * 20, Label.BENIGN)])
+        fresh.examples.add([Example("a long example " * 20, Label.BENIGN)], Act("analyst"))
         assert fresh.examples.snapshot.benign.examples[-1].text.startswith("a long example")

@@ -1,6 +1,7 @@
 """The contract of every vector index, held against numpy."""
 
 import dataclasses
+import random
 import re
 from collections.abc import Callable
 from typing import cast
@@ -261,8 +262,45 @@ def test_hits_cannot_be_given_other_arrays() -> None:
         hits.positions = np.zeros((1, 1), np.int64)  # type: ignore[misc]  # the very thing under test
 
 
-def test_a_batch_index_holds_its_rows_once_and_nobody_can_change_them() -> None:
-    index = BatchIndex(random_units(400, 8))
-    assert np.shares_memory(index._rows, index._few.rows)
+def test_nobody_can_change_the_rows_of_a_batch_index() -> None:
+    given = random_units(400, 8)
+    index = BatchIndex(given)
+    given[0, 0] = 2.0
+    assert index.rows[0, 0] != 2.0
     with pytest.raises(ValueError, match="read-only"):
-        index._rows[0, 0] = 2.0
+        index.rows[0, 0] = 2.0
+
+
+def test_an_extended_batch_index_copies_no_old_rows_while_there_is_room() -> None:
+    first = BatchIndex(random_units(400, 8)).extended(random_units(1, 8))
+    second = first.extended(random_units(5, 8))
+    assert np.shares_memory(first.rows, second.rows)
+    assert not np.shares_memory(second.rows, first.extended(random_units(5, 8)).rows)
+
+
+@pytest.mark.parametrize("queries", [1, 3, 4, 64])
+def test_a_batch_index_finds_to_the_bit_what_an_index_of_faiss_finds_for_few(queries: int) -> None:
+    rows, asked = random_units(2_000, 384), random_units(queries, 384, seed=1)
+    grown = BatchIndex(rows[:0])
+    for part in np.array_split(rows, 7):
+        grown = grown.extended(part)
+    hits = grown.search(asked, 10)
+    assert_same_hits(hits, BatchIndex(rows).search(asked, 10))
+    if queries < 4:
+        assert_same_hits(hits, FaissIndex(rows).search(asked, 10))
+
+
+@every_index
+@given(search=searches(), chance=st.randoms(use_true_random=False))
+@settings(deadline=None, max_examples=50)
+def test_an_index_without_some_rows_is_one_that_never_had_them(
+    make: MakeIndex, search: tuple[Vectors, Vectors, int], chance: random.Random
+) -> None:
+    rows, queries, k = search
+    leaving = np.array(sorted(chance.sample(range(len(rows)), chance.randint(0, len(rows)))), np.int64)
+    index = make(rows)
+    before = index.search(queries, k)
+    assert_same_hits(
+        index.without(leaving).search(queries, k), make(np.delete(rows, leaving, axis=0)).search(queries, k)
+    )
+    assert_same_hits(index.search(queries, k), before)

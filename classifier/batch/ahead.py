@@ -13,7 +13,8 @@ from pathlib import Path
 
 from classifier.batch.inputs import Source
 from classifier.batch.output import AHEAD
-from classifier.batch.parts import REJECTED, SCORES, Part, read_parts, sync_folder
+from classifier.batch.parts import REJECTED, SCORES, Part, read_parts
+from classifier.durable import sync_folder
 from classifier.errors import RunRefused
 
 ATTEMPTS = 10
@@ -98,17 +99,14 @@ def drop(output: Path, attempt: str) -> None:
     shutil.rmtree(attempt_folder(output, attempt), ignore_errors=True)
 
 
-def left_ahead(
-    output: Path, fingerprint: str, sources: Mapping[str, Source], numbers: Mapping[str, int], rows_per_part: int
-) -> Waiting:
+def left_ahead(output: Path, fingerprint: str, sources: Mapping[str, Source], numbers: Mapping[str, int]) -> Waiting:
     """Whole parts that an earlier call did not come to take over; whatever else is there is removed.
 
     Args:
         output: The run's output.
         fingerprint: The run's.
         sources: The inputs, by name.
-        numbers: How many parts of each input are in the output.
-        rows_per_part: The run's.
+        numbers: How many parts of each input are in the output to stay.
 
     Returns:
         The parts that this run would write again, byte for byte the same rows.
@@ -119,10 +117,8 @@ def left_ahead(
             part = written(output, folder.name)
             source = sources.get(part.source)
             key = (part.source, part.number)
-            # A limit may have cut a part short; one more of the same is of no use.
-            whole = part.last or part.read == rows_per_part
             ours = part.fingerprint == fingerprint and source is not None and source.stamp == part.stamp
-            if ours and whole and key not in found and part.number >= numbers.get(part.source, 0):
+            if ours and not part.cut and key not in found and part.number >= numbers.get(part.source, 0):
                 found[key] = (part, folder.name)
                 continue
         drop(output, folder.name)

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from classifier.batch.compare import Joined, Run
-from classifier.batch.parts import TEMPORARY, sync_folder
+from classifier.batch.output import check_local
+from classifier.durable import TEMPORARY, sync_folder
 from classifier.errors import InvalidSetting
 
 SHARED = ("offset", "account", "key", "request_id", "time", "template")
@@ -108,8 +109,9 @@ def check_output(output: Path, runs: tuple[Run, Run]) -> None:
         runs: The runs that are compared.
 
     Raises:
-        InvalidSetting: When the output lies in one of the runs, is a folder, or in none.
+        InvalidSetting: When the output is a URL, lies in one of the runs, is a folder, or in none.
     """
+    check_local(output)
     for run in runs:
         if output.resolve().is_relative_to(run.folder.resolve()):
             raise InvalidSetting(f"the output {output} lies in a run: name a file elsewhere")

@@ -8,15 +8,17 @@ import secrets
 import shutil
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from classifier.batch import connection
 from classifier.batch.ahead import Waiting, drop, left_ahead, take_over, written
 from classifier.batch.manifest import RunManifest
+from classifier.batch.names import spelt
 from classifier.batch.output import AHEAD, held
 from classifier.batch.plan import Plan
-from classifier.batch.reading import Limits, Position
-from classifier.batch.run import Progress, Run
+from classifier.batch.reading import Limits
+from classifier.batch.run import Progress, Run, RunArguments
 from classifier.batch.scoring import Scoring
 from classifier.batch.splits import Cutter, Split
 from classifier.batch.worker import job_of
@@ -27,70 +29,65 @@ if TYPE_CHECKING:
     from classifier.batch.dataset import Said
 
 
-def run_on_cluster(
-    plan: Plan,
-    scoring: Scoring,
-    stop: threading.Event,
-    progress: Callable[[Progress], None],
-    *,
-    settings: Settings,
-    address: str | None,
-    workers: int | None,
-) -> RunManifest:
-    """Score what is not scored yet.
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """Where a run's parts are written.
 
-    Args:
-        plan: What to do.
-        scoring: The scorer whose bundle and examples the workers get.
-        stop: When it is set, the parts that are being written are dropped and the run ends.
-        progress: Told how far the run is.
+    Attributes:
         settings: Where the bundle is.
         address: Of a running Ray cluster that this machine is part of; None starts one on this machine alone.
         workers: How many workers write parts; None: one for each core of the cluster.
-
-    Returns:
-        The manifest as it was written: its state says whether all is done.
-
-    Raises:
-        RunRefused: As `run` does, and when the cluster cannot be used, or a worker fails or does not see the output.
-        DataRejected: When an input cannot be read.
-        InvalidSetting: When the cluster cannot have so many workers, or its address is of a kind that cannot work.
-        MissingExtra: When Ray is not installed.
     """
-    connection.require_ray()
-    _check_shared(plan)
-    with held(plan.output, ahead=True):
-        return _ClusterRun(plan, scoring, stop, progress, settings, address, workers).go()
+
+    settings: Settings
+    address: str | None = None
+    workers: int | None = None
+
+    def run(
+        self, plan: Plan, scoring: Scoring, stop: threading.Event, progress: Callable[[Progress], None]
+    ) -> RunManifest:
+        """Score what is not scored yet, as `classifier.batch.run.run` does.
+
+        Args:
+            plan: What to do.
+            scoring: The scorer whose bundle and examples the workers get.
+            stop: When it is set, the parts that are being written are dropped and the run ends.
+            progress: Told how far the run is.
+
+        Returns:
+            The manifest as it was written: its state says whether all is done.
+
+        Raises:
+            RunRefused: As `run` does, and when the cluster cannot be used, or a worker fails or does not see the output.
+            DataRejected: When an input cannot be read.
+            InvalidSetting: When the cluster cannot have so many workers, or its address is of a kind that cannot work.
+            MissingExtra: When Ray is not installed.
+        """
+        connection.require_ray()
+        _check_shared(plan)
+        with held(plan.output, ahead=True):
+            return _ClusterRun(self, plan, scoring, stop, progress).go()
 
 
 def _check_shared(plan: Plan) -> None:
     for source in plan.sources:
         if source.url.startswith("memory://"):
             raise RunRefused(
-                f"{source.name} is in the memory of this process, which no worker sees: write it to a file"
+                f"{spelt(source.name)} is in the memory of this process, which no worker sees: write it to a file"
             )
 
 
 class _ClusterRun(Run):
-    def __init__(
-        self,
-        plan: Plan,
-        scoring: Scoring,
-        stop: threading.Event,
-        progress: Callable[[Progress], None],
-        settings: Settings,
-        address: str | None,
-        workers: int | None,
-    ) -> None:
-        super().__init__(plan, scoring, stop, progress)
-        self._settings, self._address, self._workers = settings, address, workers
+    def __init__(self, cluster: Cluster, plan: Plan, *others: *RunArguments) -> None:
+        super().__init__(plan, *others)
+        self._cluster = cluster
         self._sources = {source.name: source for source in plan.sources}
         self._waiting: Waiting = {}
 
     def _score_all(self) -> bool:
         plan, output = self._plan, self._plan.output
-        numbers = {name: len(own) for name, own in self._parts.items()}
-        self._waiting = left_ahead(output, self._fingerprint, self._sources, numbers, plan.rows_per_part)
+        numbers = {name: len(own) - own[-1].cut for name, own in self._parts.items()}
+        self._waiting = left_ahead(output, self._fingerprint, self._sources, numbers)
         if plan.limit is not None:  # it is met in the order of the inputs, and what is ahead may lie behind it
             for _, attempt in self._waiting.values():
                 drop(output, attempt)
@@ -116,8 +113,8 @@ class _ClusterRun(Run):
         limits = Limits(plan.line_bytes, self._scoring.max_chars)
         cutter = Cutter(plan.shape, limits, plan.selection, plan.rows_per_part)
         try:
-            job = job_of(plan, self._fingerprint, self._scoring, self._settings, token.name)
-            with connection.connected(self._address, self._workers, job.nbytes) as workers:
+            job = job_of(plan, self._fingerprint, self._scoring, self._cluster.settings, token.name)
+            with connection.connected(self._cluster.address, self._cluster.workers, job.nbytes) as workers:
                 from classifier.batch.dataset import results  # Ray reads its settings when it is imported
 
                 for said in results(cutter, self._openings(), left, frozenset(self._waiting), job, workers):
@@ -129,12 +126,8 @@ class _ClusterRun(Run):
             token.unlink(missing_ok=True)
 
     def _openings(self) -> list[Split]:
-        found = []
-        for source in self._plan.sources:
-            own = self._parts.get(source.name, [])
-            if not (own and own[-1].last):
-                found.append(Split(source, len(own), own[-1].next if own else Position()))
-        return found
+        openings = ((source, self._opening(source)) for source in self._plan.sources)
+        return [Split(source, one.number, one.first, again=one.again) for source, one in openings if one is not None]
 
     def _heard(self, said: "Said") -> None:
         if said.errno:
@@ -144,7 +137,8 @@ class _ClusterRun(Run):
             raise refusal(said.text)
         part = written(self._plan.output, said.attempt)
         key = (part.source, part.number)
-        if key in self._waiting or part.number < len(self._parts.get(part.source, [])):
+        opening = self._opening(self._sources[part.source])
+        if key in self._waiting or opening is None or part.number < opening.number:
             drop(self._plan.output, said.attempt)  # Ray may run a split again whose answer was lost
             return
         self._read += part.read
@@ -154,17 +148,15 @@ class _ClusterRun(Run):
     def _take_over(self) -> None:
         """Put parts into the output that follow what is there; with a limit, in the order of all inputs."""
         for source in self._plan.sources:
-            while (source.name, number := len(self._parts.get(source.name, []))) in self._waiting:
-                part, attempt = self._waiting.pop((source.name, number))
-                own = self._parts.get(source.name, [])
-                if part.first != (own[-1].next if own else Position()) or (own and own[-1].last):
+            while (opening := self._opening(source)) and (source.name, opening.number) in self._waiting:
+                part, attempt = self._waiting.pop((source.name, opening.number))
+                if part.first != opening.first:
                     raise RunRefused(
-                        f"{part.name} does not follow the part before it of {part.source}: run again; {self._kept()}"
+                        f"{part.name} does not follow the part before it of {spelt(part.source)}: run again; {self._kept()}"
                     )
                 take_over(self._plan.output, part, attempt)
                 self._took(part)
-            own = self._parts.get(source.name, [])
-            if self._plan.limit is not None and not (own and own[-1].last):
+            if self._plan.limit is not None and opening is not None:
                 break
         self._tell()
 

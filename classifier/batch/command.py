@@ -5,7 +5,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -71,12 +70,15 @@ class Request:
     workers: int | None = None
 
 
-def rescore_logs(request: Request, settings: Settings) -> "RunManifest":
+def rescore_logs(
+    request: Request, settings: Settings, note: Callable[[str], None] = lambda text: None
+) -> "RunManifest":
     """Score logs, going on where an earlier call ended.
 
     Args:
         request: The options.
         settings: Where bundle and examples are.
+        note: Told what an operator should know of the inputs before they are read.
 
     Returns:
         The run's manifest.
@@ -92,7 +94,7 @@ def rescore_logs(request: Request, settings: Settings) -> "RunManifest":
         from classifier.batch.scoring import Scoring
     except ModuleNotFoundError as error:
         raise MissingExtra(error.name or "a package", "batch") from None
-    plan = plan_of(request, threads_of(settings))
+    plan = plan_of(request, threads_of(settings), note)
     engine = run if request.engine == "local" else _on_ray(request, settings)
     with open_runtime(settings_of_run(settings)) as runtime, _stopping() as stop, _shown(plan) as told:
         return engine(plan, Scoring(runtime, embeddings=plan.embeddings is not None), stop, told)
@@ -112,19 +114,20 @@ def settings_of_run(settings: Settings) -> Settings:
 
 
 def _on_ray(request: Request, settings: Settings) -> "Engine":
-    from classifier.batch.cluster import run_on_cluster
+    from classifier.batch.cluster import Cluster
     from classifier.batch.connection import require_ray
 
     require_ray()
-    return partial(run_on_cluster, settings=settings, address=request.ray_address, workers=request.workers)
+    return Cluster(settings, request.ray_address, request.workers).run
 
 
-def plan_of(request: Request, threads: int) -> "Plan":
+def plan_of(request: Request, threads: int, note: Callable[[str], None] = lambda text: None) -> "Plan":
     """Make a plan of the options.
 
     Args:
         request: The options.
         threads: How many batches are scored at once.
+        note: Told of inputs that are one file.
 
     Returns:
         The plan.
@@ -134,10 +137,12 @@ def plan_of(request: Request, threads: int) -> "Plan":
         DataRejected: When there is no such input.
     """
     from classifier.batch.inputs import find
+    from classifier.batch.output import check_local
     from classifier.batch.plan import Plan
     from classifier.batch.selection import Selection, parse_conditions
     from classifier.batch.tables import EMBEDDINGS
 
+    check_local(request.output)
     if request.embeddings is not None and request.embeddings not in EMBEDDINGS:
         raise InvalidSetting(f"embeddings are written as {' or '.join(EMBEDDINGS)}, not as {request.embeddings[:20]!a}")
     if request.engine not in ENGINES:
@@ -148,7 +153,7 @@ def plan_of(request: Request, threads: int) -> "Plan":
         raise InvalidSetting("--where or --map is not valid Unicode: write it in UTF-8")
     if not 0.0 < request.sample <= 1.0:
         raise InvalidSetting("a sample of no rows leaves nothing to score: take a share over 0, up to 1")
-    sources = _others(find(request.inputs, format=request.format), request)
+    sources = _others(find(request.inputs, format=request.format, note=note), request)
     return Plan(
         sources=sources,
         output=request.output,

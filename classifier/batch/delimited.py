@@ -2,7 +2,8 @@
 
 import csv
 import json
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from classifier.batch.inputs import Source
@@ -16,11 +17,20 @@ RawRow = tuple[int, int, int, Content]
 """Its number, its offset, the offset at which the next one begins, and what it holds."""
 _BOM = b"\xef\xbb\xbf"
 _MOST_VALUES = 2**20
-"""Lists and objects of a line: each takes some hundred bytes of memory, and may take three of the file."""
+"""Lists and objects of a line, or cells of a record: each takes some hundred bytes of memory, and few of the file."""
 _DELIMITERS = (",", "\t", ";", "|")
+Parse = Callable[[bytes], object]
+"""A line of JSON as a value, or as a RowFault."""
 
 
-def json_rows(source: Source, row: int, offset: int, most: int) -> Iterator[RawRow]:
+def json_rows(
+    source: Source,
+    row: int,
+    offset: int,
+    most: int,
+    parse: Parse | None = None,
+    stop: threading.Event | None = None,
+) -> Iterator[RawRow]:
     """Read JSON Lines from a position on; blank lines are no rows.
 
     Args:
@@ -28,6 +38,8 @@ def json_rows(source: Source, row: int, offset: int, most: int) -> Iterator[RawR
         row: The number of the next row.
         offset: Where it begins.
         most: The most bytes of a line.
+        parse: How a line is read; None reads it fast, by orjson.
+        stop: Ends the reading when it is set.
 
     Yields:
         The rows.
@@ -36,11 +48,8 @@ def json_rows(source: Source, row: int, offset: int, most: int) -> Iterator[RawR
         MissingExtra: When orjson or zstandard is not installed.
         DataRejected: When the file cannot be read.
     """
-    try:
-        from orjson import JSONDecodeError, loads
-    except ModuleNotFoundError as error:
-        raise MissingExtra(str(error.name), "batch") from None
-    for begin, after, line in lines(pieces(source, offset), offset, most):
+    parse = parse or _fast_parser()
+    for begin, after, line in lines(pieces(source, offset, stop), offset, most):
         content: Content
         if isinstance(line, RowFault):
             content = line
@@ -49,10 +58,7 @@ def json_rows(source: Source, row: int, offset: int, most: int) -> Iterator[RawR
         elif len(line) > _MOST_VALUES and line.count(b"{") + line.count(b"[") > _MOST_VALUES:
             content = RowFault(Reason.TOO_MANY_VALUES, f"over {_MOST_VALUES} lists and objects: leave out large fields")
         else:
-            try:
-                parsed = loads(line)
-            except JSONDecodeError as error:
-                parsed = _second_reading(line, error.msg)
+            parsed = parse(line)
             content = parsed if isinstance(parsed, dict | RowFault) else _no_object(parsed)
         yield row, begin, after, content
         row += 1
@@ -63,10 +69,34 @@ def _no_object(parsed: object) -> RowFault:
     return RowFault(Reason.NOT_AN_OBJECT, f"the line is JSON, but no object: {mend}")
 
 
-def _second_reading(line: bytes, message: str) -> Any:
-    """What the fast parser refuses: some of it other programs write (a byte order mark, NaN, half a surrogate)."""
-    if "depth limit" in message or "recursion" in message.lower():
-        return _too_deep()
+def _fast_parser() -> Parse:
+    try:
+        from orjson import JSONDecodeError, loads
+    except ModuleNotFoundError as error:
+        raise MissingExtra(str(error.name), "batch") from None
+
+    def parse(line: bytes) -> object:
+        try:
+            return loads(line)
+        except JSONDecodeError as error:
+            return _too_deep() if _is_of_depth(error.msg) else parse_line(line)
+
+    return parse
+
+
+def _is_of_depth(message: str) -> bool:
+    return "depth limit" in message or "recursion" in message.lower()
+
+
+def parse_line(line: bytes) -> object:
+    """Read a line of JSON as other programs write it, too: with a byte order mark, NaN, half a surrogate.
+
+    Args:
+        line: The line.
+
+    Returns:
+        What it holds, or a RowFault.
+    """
     try:
         text = line.removeprefix(_BOM).decode()
     except UnicodeDecodeError as error:
@@ -87,7 +117,7 @@ def _too_deep() -> RowFault:
     return RowFault(Reason.NESTED_TOO_DEEP, "the JSON is nested over 1,024 deep: flatten it or remove the row")
 
 
-def csv_rows(source: Source, row: int, offset: int, most: int) -> Iterator[RawRow]:
+def csv_rows(source: Source, row: int, offset: int, most: int, stop: threading.Event | None = None) -> Iterator[RawRow]:
     """Read CSV with a header from a position on; blank lines are no rows, empty cells are null.
 
     Args:
@@ -95,6 +125,7 @@ def csv_rows(source: Source, row: int, offset: int, most: int) -> Iterator[RawRo
         row: The number of the next row; the header has none.
         offset: Where it begins; 0 begins behind the header.
         most: The most bytes of a record.
+        stop: Ends the reading when it is set.
 
     Yields:
         The rows. A file without a header that can be read gives one fault.
@@ -105,7 +136,7 @@ def csv_rows(source: Source, row: int, offset: int, most: int) -> Iterator[RawRo
     """
     # The module's own limit holds for the process and is 128 KiB; records are bounded here before it sees them.
     csv.field_size_limit(max(csv.field_size_limit(), most))
-    first = next(_records(lines(pieces(source), 0, most), most, ""), None)
+    first = next(_records(lines(pieces(source, stop=stop), 0, most), most, ""), None)
     if first is None:
         return
     begin, after, record = first
@@ -116,7 +147,7 @@ def csv_rows(source: Source, row: int, offset: int, most: int) -> Iterator[RawRo
         return
     names, delimiter = header
     offset = max(offset, after)
-    for begin, after, record in _records(lines(pieces(source, offset), offset, most), most, delimiter):
+    for begin, after, record in _records(lines(pieces(source, offset, stop), offset, most), most, delimiter):
         yield row, begin, after, record if isinstance(record, RowFault) else _cells(record, names, delimiter)
         row += 1
 
@@ -184,6 +215,8 @@ def _cells(record: bytes, names: list[str], delimiter: str) -> Content:
 
 
 def _split(record: bytes, delimiter: str) -> list[str] | RowFault:
+    if len(record) > _MOST_VALUES and record.count(delimiter.encode()) > _MOST_VALUES:
+        return RowFault(Reason.TOO_MANY_VALUES, f"over {_MOST_VALUES} cells: leave out columns")
     try:
         text = record.decode()
     except UnicodeDecodeError as error:

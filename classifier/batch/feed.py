@@ -36,6 +36,7 @@ class Window:
         skipped: How many requests are not to be scored.
         closes: Whether the part ends here.
         last: Whether the input does.
+        cut: Whether the part ends here because of the limit alone.
         scoring: The calls of the scorer that fill the slots.
     """
 
@@ -48,6 +49,7 @@ class Window:
     skipped: int = 0
     closes: bool = False
     last: bool = False
+    cut: bool = False
     scoring: list[Future[None]] = field(default_factory=list)
 
     @property
@@ -113,7 +115,7 @@ class Feed:
         for row, after in rows:
             if self.limit is not None and self.limit <= 0:
                 if read:
-                    window.closes = True
+                    window.closes, window.cut = True, read < self.rows_per_part
                     yield self._begun(window, fresh)
                 return
             if read == self.rows_per_part:

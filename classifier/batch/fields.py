@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime
+from decimal import Decimal
 
 from classifier.batch.reasons import Reason, RowFault
 
@@ -142,11 +143,13 @@ def moment(value: object) -> int | None:
 
     Args:
         value: ISO 8601 (without a zone it is UTC), or a number since 1970 whose magnitude tells seconds, milli-, micro-
-            or nanoseconds, also as text; or a date or time of Parquet.
+            or nanoseconds, also as text; or a date, time or decimal of Parquet.
 
     Returns:
         Microseconds since 1970 UTC; None for what is no time between the years 1 and 9999.
     """
+    if isinstance(value, bytes):
+        value = value.decode(errors="replace")
     if isinstance(value, str):
         value = _written(value.strip())
     if isinstance(value, datetime):
@@ -157,6 +160,8 @@ def moment(value: object) -> int | None:
         return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
     if isinstance(value, date):
         return (value - _EPOCH.date()).days * 86_400_000_000
+    if isinstance(value, Decimal):
+        value = int(value) if value.is_finite() and value == value.to_integral_value() else float(value)
     if isinstance(value, int | float) and not isinstance(value, bool):
         return _since(value)
     return None
@@ -166,7 +171,7 @@ def _written(digits: str) -> datetime | int | float | None:
     """A time or number that is written out."""
     if not digits.isdecimal() or len(digits) == len("20260105"):  # a parser of ISO finds dates in long numbers, too
         try:
-            return datetime.fromisoformat(digits)
+            return datetime.fromisoformat(digits.removesuffix(" UTC"))
         except ValueError:
             pass
     try:

@@ -1,12 +1,13 @@
 """Finds what is to be read: files, directories, globs and object-store URLs, in a stable order, none of them twice."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+from classifier.batch.names import spelt
 from classifier.errors import DataRejected, InvalidSetting, MissingExtra
 
 FORMATS = ("jsonl", "csv", "parquet")
@@ -48,15 +49,18 @@ class Source:
     stamp: str
 
 
-def find(inputs: Sequence[str], *, format: str | None = None) -> list[Source]:
+def find(
+    inputs: Sequence[str], *, format: str | None = None, note: Callable[[str], None] = lambda text: None
+) -> list[Source]:
     """Expand files, directories, globs and URLs.
 
     A directory gives all files below it that have a known suffix and whose path has no part that begins with "."
-    or "_", by name. A file that is reached twice, also through a link, is read once.
+    or "_", by name. A file that is reached twice, also through a link of either kind, is read once.
 
     Args:
         inputs: Paths, directories, globs and fsspec URLs, in the order in which they are read.
         format: One of FORMATS for files whose suffix does not tell; known suffixes of compression still count.
+        note: Told which files have several names.
 
     Returns:
         At least one source.
@@ -68,16 +72,23 @@ def find(inputs: Sequence[str], *, format: str | None = None) -> list[Source]:
     """
     if format is not None and format not in FORMATS:
         raise InvalidSetting(f"the format {format!r} is unknown: use one of {', '.join(FORMATS)}")
-    found: dict[str, Source] = {}
+    found: dict[object, Source] = {}
+    others: dict[str, str] = {}
     for given in inputs:
         matched = 0
         for key, source in _expanded(given, format):
             matched += 1
-            found.setdefault(key, source)
+            known = found.setdefault(key, source).name
+            if known != source.name:
+                others[source.name] = known
         if not matched:
-            raise DataRejected(f"{_named(given)} holds no file to read: check the name; known suffixes: {KNOWN}")
+            raise DataRejected(f"{spelt(_named(given))} holds no file to read: check the name; known suffixes: {KNOWN}")
     if not found:
         raise DataRejected("no input was given: name files, directories, globs or URLs")
+    if others:
+        name, first = next(iter(others.items()))
+        more = f", and {len(others) - 1:,} more names are links of this kind" if len(others) > 1 else ""
+        note(f"{spelt(name)} and {spelt(first)} are one file, which is read once{more}")
     return list(found.values())
 
 
@@ -129,7 +140,7 @@ def file_system(url: str) -> tuple[Any, str]:
         raise InvalidSetting(f"the scheme {scheme}:// is unknown to fsspec: check the URL") from None
 
 
-def _expanded(given: str, format: str | None) -> Iterator[tuple[str, Source]]:
+def _expanded(given: str, format: str | None) -> Iterator[tuple[object, Source]]:
     given = given.removeprefix("file://")  # so that a file is the same by path and by URL
     files, path = file_system(given)
     url = "://" in given
@@ -137,24 +148,33 @@ def _expanded(given: str, format: str | None) -> Iterator[tuple[str, Source]]:
     try:
         if files.isdir(path):
             listed = _below(files, path)
-            wanted = {name: info for name, info in listed.items() if format or _kind(name)[0]}
+            wanted = {name: info for name, info in listed.items() if format or kind_of(name)[0]}
         elif files.exists(path):
             wanted = {path: _real(files, files.info(path))}
         elif any(mark in path for mark in "*?["):
             wanted = _matched(files, path)
         else:
-            raise DataRejected(f"{_named(given)} does not exist: check the name")
+            raise DataRejected(f"{spelt(_named(given))} does not exist: check the name")
     except OSError as error:
         raise DataRejected(
-            f"{_named(given)} cannot be listed ({type(error).__name__}): check name and rights"
+            f"{spelt(_named(given))} cannot be listed ({type(error).__name__}): check name and rights"
         ) from None
     for name in sorted(wanted):
         if _type(wanted[name]) != "file":
-            raise DataRejected(f"{_named(name)} is no plain file: write its rows to a file first")
+            raise DataRejected(f"{spelt(_named(name))} is no plain file: write its rows to a file first")
         address = _address(files, given, name) if url else name
         shown = address if url or os.path.isabs(given) else os.path.relpath(name)  # noqa: PTH117
-        key = address if "://" in address else os.path.realpath(name)
-        yield key, _source(shown, address, wanted[name], format)
+        yield _file_of(name) if _is_local(files) else address, _source(shown, address, wanted[name], format)
+
+
+def _is_local(files: Any) -> bool:
+    return "file" in files.protocol
+
+
+def _file_of(name: str) -> object:
+    """What all names of a local file have in common, whichever links lead to it."""
+    found = os.stat(name)  # noqa: PTH116  # also of names that a path would change
+    return (found.st_dev, found.st_ino) if found.st_ino else os.path.realpath(name)
 
 
 def _type(info: Mapping[str, Any]) -> str:
@@ -209,14 +229,14 @@ def _below(files: Any, path: str) -> Mapping[str, Mapping[str, Any]]:
 
 
 def _source(shown: str, address: str, info: Mapping[str, Any], format: str | None) -> Source:
-    known, compression = _kind(address)
+    known, compression = kind_of(address)
     chosen = format or known
     if not chosen:
         raise DataRejected(
-            f"{_named(shown)} has an unknown suffix: name the format ({', '.join(FORMATS)}), or use one of {KNOWN}"
+            f"{spelt(_named(shown))} has an unknown suffix: name the format ({', '.join(FORMATS)}), or use one of {KNOWN}"
         )
     if chosen == "parquet" and compression:
-        raise DataRejected(f"{_named(shown)}: Parquet is compressed within: decompress the file first")
+        raise DataRejected(f"{spelt(_named(shown))}: Parquet is compressed within: decompress the file first")
     size = int(info.get("size") or 0)
     # Object stores spell it "ETag"; a name of fsspec's own may differ only in its case.
     facts = {str(name).lower(): value for name, value in info.items()}
@@ -226,8 +246,15 @@ def _source(shown: str, address: str, info: Mapping[str, Any], format: str | Non
     return Source(_named(shown), address, size, chosen, compression, f"{size}-{version}{read_as}")
 
 
-def _kind(name: str) -> tuple[str, str]:
-    """Format and compression by a name's last suffixes; "" for what they do not tell."""
+def kind_of(name: str) -> tuple[str, str]:
+    """What a name's last suffixes tell.
+
+    Args:
+        name: A path or URL.
+
+    Returns:
+        Format and compression; "" for what they do not tell.
+    """
     path = PurePosixPath(urlsplit(name).path if "://" in name else name)
     compression = _COMPRESSIONS.get(path.suffix.lower(), "")
     if compression:

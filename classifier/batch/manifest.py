@@ -27,6 +27,7 @@ class Counts(_Form):
     skipped: int = 0
     rejected: int = 0
     repeats: int = 0
+    untimed: int = 0
     decisions: dict[str, int] = {}
     rejects: dict[str, int] = {}
 
@@ -82,7 +83,7 @@ def counted(parts: Iterable[Part | Counts]) -> Counts:
     decisions: Counter[str] = Counter()
     rejects: Counter[str] = Counter()
     for part in parts:
-        for name in ("read", "scored", "skipped", "rejected", "repeats"):
+        for name in ("read", "scored", "skipped", "rejected", "repeats", "untimed"):
             numbers[name] += getattr(part, name)
         decisions.update(part.decisions)
         rejects.update(part.rejects)

@@ -1,6 +1,8 @@
 """Names that come from a log, such as accounts and files, made fit to be looked at: they may be written to deceive."""
 
 _MOST = 64
+_LONGEST = 1_024
+"""Of an input's name, which people copy."""
 
 
 def shown(name: str, most: int = _MOST) -> str:
@@ -20,3 +22,8 @@ def shown(name: str, most: int = _MOST) -> str:
     )
     text = "".join(letter if letter.isprintable() else f"\\x{ord(letter):02x}" for letter in text)
     return text if len(name) <= most else f"{text}…"
+
+
+def spelt(source: str) -> str:
+    """An input's name as messages give it: whoever may put a file into a folder of logs chooses it."""
+    return shown(source, _LONGEST)

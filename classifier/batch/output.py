@@ -4,19 +4,39 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from classifier.batch.manifest import MANIFEST, read_manifest
-from classifier.batch.parts import REJECTED, SCORES, TEMPORARY, Part, read_parts
-from classifier.errors import RunRefused
+from classifier.batch.names import spelt
+from classifier.batch.parts import REJECTED, SCORES, Part, read_parts
+from classifier.durable import TEMPORARY
+from classifier.errors import InvalidSetting, RunRefused
 
 AHEAD = ".ahead"
 """Holds parts of a run on many machines that are whole, before they are taken over in their order."""
 _LOCK = ".lock"
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+"""How a URL begins once it was taken for a path, which holds no empty names."""
 _OURS = {SCORES, REJECTED, MANIFEST, _LOCK}
+
+
+def check_local(output: Path) -> None:
+    """Refuse a URL, of which a path would make a folder of such a name.
+
+    Args:
+        output: A folder or file to write.
+
+    Raises:
+        InvalidSetting: When it is a URL.
+    """
+    if _URL.match(str(output)):
+        raise InvalidSetting(
+            f"the output {spelt(str(output))} is a URL: name a local folder or file, and copy what is written when it is done"
+        )
 
 
 def fingerprint(identity: Mapping[str, object]) -> str:
@@ -89,7 +109,7 @@ def finished_parts(output: Path, identity: Mapping[str, object]) -> dict[str, li
     """
     wanted = fingerprint(identity)
     known = read_manifest(output)
-    parts = list(read_parts(output))
+    parts = list(read_parts(output, mend=True))
     said = [part.fingerprint for part in parts]
     if known is not None:
         said.append(known.fingerprint)
@@ -116,7 +136,7 @@ def _check_sequence(parts: Sequence[Part]) -> None:
         follows = part.number == number and (before is None or (part.first == before.next and not before.last))
         if not follows or part.stamp != parts[0].stamp:
             raise RunRefused(
-                f"{part.name} does not follow the part before it of {part.source}: remove it and those after it, and run "
+                f"{part.name} does not follow the part before it of {spelt(part.source)}: remove it and those after it, and run "
                 "again"
             )
 

@@ -19,11 +19,10 @@ from classifier.batch.inputs import Source
 from classifier.batch.reading import Position
 from classifier.batch.record import Reject
 from classifier.batch.tables import REJECTS, Columns, Row, reject_table
+from classifier.durable import TEMPORARY, sync_folder, whole_file
 from classifier.errors import RunRefused
 
 SCORES, REJECTED = "scores", "rejects"
-TEMPORARY = ".writing-"
-"""Begins the name of every file that is not whole yet; readers of Parquet folders pass over names with a dot."""
 _KEY = b"stillwatch.part"
 _GROUP_ROWS = 16_384
 _GROUP_BYTES = 32 * 2**20
@@ -41,9 +40,11 @@ class Part:
         first: Where its first row begins.
         next: Where the row after its last one begins.
         last: Whether the input ends here.
+        cut: Whether it ends here because of a limit alone; a run that may read on scores it anew.
         scored: Requests with a row in this part.
         skipped: Requests that neither sample nor conditions took.
         repeats: Scored requests that were scored for an earlier one of this part.
+        untimed: Scored requests without a time that could be read.
         decisions: How many requests have which decision.
         rejects: How many rows were rejected for which reason.
     """
@@ -55,9 +56,11 @@ class Part:
     first: Position
     next: Position
     last: bool
+    cut: bool = False
     scored: int = 0
     skipped: int = 0
     repeats: int = 0
+    untimed: int = 0
     decisions: Mapping[str, int] = field(default_factory=dict)
     rejects: Mapping[str, int] = field(default_factory=dict)
 
@@ -67,9 +70,14 @@ class Part:
         return sum(self.rejects.values())
 
     @property
+    def taken(self) -> int:
+        """How many requests and rejected rows count for a limit."""
+        return self.scored + self.rejected
+
+    @property
     def read(self) -> int:
         """How many requests and rejected rows were read."""
-        return self.scored + self.skipped + self.rejected
+        return self.taken + self.skipped
 
     @property
     def name(self) -> str:
@@ -116,7 +124,7 @@ class PartWriter:
         self._rejects_file: _File | None = None
         self._decisions: Counter[str] = Counter()
         self._reasons: Counter[str] = Counter()
-        self._scored = self._skipped = self._repeats = 0
+        self._scored = self._skipped = self._repeats = self._untimed = 0
 
     def add(self, rows: list[Row], rejects: list[Reject], skipped: int) -> None:
         """Take what comes next in the input's order.
@@ -129,6 +137,7 @@ class PartWriter:
         self._scored += len(rows)
         self._skipped += skipped
         self._repeats += sum(row.repeat for row in rows)
+        self._untimed += sum(row.time is None for row in rows)
         self._decisions.update(row.outcome.decision for row in rows)
         self._reasons.update(str(reject.reason) for reject in rejects)
         if rows:
@@ -141,13 +150,14 @@ class PartWriter:
         if len(self._rejects) >= _GROUP_ROWS:
             self._flush_rejects()
 
-    def finish(self, first: Position, next: Position, *, last: bool) -> Part:
+    def finish(self, first: Position, next: Position, *, last: bool, cut: bool = False) -> Part:
         """Make the part durable under its own name; its rejects are there before it is.
 
         Args:
             first: Where its first row begins.
             next: Where the row after its last one begins.
             last: Whether the input ends here.
+            cut: Whether it ends here because of the limit alone.
 
         Returns:
             The part.
@@ -160,9 +170,11 @@ class PartWriter:
             first=first,
             next=next,
             last=last,
+            cut=cut,
             scored=self._scored,
             skipped=self._skipped,
             repeats=self._repeats,
+            untimed=self._untimed,
             decisions=dict(sorted(self._decisions.items())),
             rejects=dict(sorted(self._reasons.items())),
         )
@@ -232,29 +244,17 @@ def write_whole(path: Path, data: bytes) -> None:
         path: Where it shall stand.
         data: What it holds.
     """
-    fresh = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
-    with fresh.open("wb") as file:
+    with whole_file(path) as file:
         file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
-    sync_folder(path.parent)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make a folder's names durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def read_parts(output: Path) -> Iterator[Part]:
+def read_parts(output: Path, *, mend: bool = False) -> Iterator[Part]:
     """What the finished parts of a run say of themselves.
 
     Args:
         output: The run's output.
+        mend: Whether a part that a limit cut short is removed where a kill came while a longer one took its place, so
+            that it is scored again.
 
     Yields:
         The parts, by file name.
@@ -267,6 +267,10 @@ def read_parts(output: Path) -> Iterator[Part]:
         if rows != part.scored:
             raise RunRefused(f"{path} has {rows} rows and should have {part.scored}: remove it, and run again")
         beside = output / REJECTED / path.name
+        if part.cut and mend and (_read(beside) if beside.exists() else (part, 0)) != (part, part.rejected):
+            path.unlink()  # the longer part's rejects came, the part itself did not
+            sync_folder(path.parent)
+            continue
         if part.rejected and _read(beside) != (part, part.rejected):
             raise RunRefused(f"{beside} does not fit its part: remove it and {path}, and run again")
         yield part

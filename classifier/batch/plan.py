@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from classifier.batch.inputs import Source
+from classifier.batch.names import spelt
 from classifier.batch.output import fingerprint
 from classifier.batch.parts import Part
 from classifier.batch.scoring import Scoring
@@ -96,11 +97,11 @@ def check_inputs(sources: Sequence[Source], parts: Mapping[str, Sequence[Part]])
     for name, own in parts.items():
         if name not in stamps:
             raise RunRefused(
-                f"the output holds scores of {name}, which is no input now: name all inputs of the run again"
+                f"the output holds scores of {spelt(name)}, which is no input now: name all inputs of the run again"
             )
         if stamps[name] != own[0].stamp:
             raise RunRefused(
-                f"{name} has changed since it was scored, or has another --format: name another output folder, or put back "
+                f"{spelt(name)} has changed since it was scored, or has another --format: name another output folder, or put back "
                 "the file as it was"
             )
 

@@ -1,6 +1,7 @@
 """Streams a source's rows as records and rejects, each with the position from which the rest can be read."""
 
 import re
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -38,15 +39,17 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a row may have at most.
+    """What a row may have at most, and what ends the reading within one.
 
     Attributes:
-        line_bytes: Bytes of a line of JSON or a record of CSV.
+        line_bytes: Bytes of a line of JSON, a record of CSV, or a row of Parquet in the columns that are needed.
         prompt_chars: Characters of a prompt, as the scorer's own limit.
+        stop: When it is set, reading raises Stopped.
     """
 
     line_bytes: int = 16 * 2**20
     prompt_chars: int = 100_000
+    stop: threading.Event | None = None
 
 
 START = Position()
@@ -122,9 +125,9 @@ def detect(source: Source, *, limits: Limits = DEFAULTS) -> Shape:
 
 def _rows(source: Source, shape: Shape | None, start: Position, limits: Limits) -> Iterator[RawRow]:
     if source.format == "parquet":
-        return parquet_rows(source, start.row, list if shape is None else shape.columns)
+        return parquet_rows(source, start.row, list if shape is None else shape.columns, limits.line_bytes)
     rows = json_rows if source.format == "jsonl" else csv_rows
-    return rows(source, start.row, start.offset, limits.line_bytes)
+    return rows(source, start.row, start.offset, limits.line_bytes, stop=limits.stop)
 
 
 def _taken(shape: Shape, content: Content) -> Sequence[Taken | RowFault]:

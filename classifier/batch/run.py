@@ -13,6 +13,7 @@ from classifier.batch import manifest as manifests
 from classifier.batch.feed import Feed, Window
 from classifier.batch.inputs import Source, is_unchanged
 from classifier.batch.manifest import Input, RunManifest, Session, State, counted, write_manifest
+from classifier.batch.names import spelt
 from classifier.batch.output import fingerprint, finished_parts, held
 from classifier.batch.parts import Part, PartWriter
 from classifier.batch.plan import Plan, check_inputs, identity
@@ -21,6 +22,7 @@ from classifier.batch.reasons import Reason
 from classifier.batch.record import Record, Reject
 from classifier.batch.repeats import Repeats
 from classifier.batch.scoring import Scoring
+from classifier.batch.streams import Stopped
 from classifier.batch.tables import Columns
 from classifier.errors import DataRejected, RunRefused
 
@@ -45,6 +47,25 @@ class Progress:
     source: Source
     position: Position
     read: int
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """The part of an input that is written next.
+
+    Attributes:
+        number: Its number.
+        first: Where its first row begins.
+        again: Requests and rejects of the part in whose place it comes, which a limit has counted already.
+    """
+
+    number: int
+    first: Position
+    again: int = 0
+
+
+RunArguments = tuple[Scoring, threading.Event, Callable[[Progress], None]]
+"""What a run is made of beside its plan: see `run`."""
 
 
 def run(
@@ -119,8 +140,18 @@ class Run:
 
     def _left(self) -> int | None:
         """How many requests and rejects the limit leaves; None: all."""
-        taken = sum(part.scored + part.rejected for own in self._parts.values() for part in own)
+        taken = sum(part.taken for own in self._parts.values() for part in own)
         return None if self._plan.limit is None else self._plan.limit - taken
+
+    def _opening(self, source: Source) -> Opening | None:
+        """What of an input is written next; None: nothing."""
+        own = self._parts.get(source.name, [])
+        if not own:
+            return Opening(0, Position())
+        last = own[-1]
+        if last.cut:
+            return Opening(last.number, last.first, last.taken)
+        return None if last.last else Opening(len(own), last.next)
 
     def _all_done(self) -> bool:
         return all(own and own[-1].last for own in (self._parts.get(source.name) for source in self._plan.sources))
@@ -141,6 +172,8 @@ class Run:
                     return False
             while waiting and not self._stop.is_set():
                 self._write(waiting.popleft(), writing)
+        except Stopped:
+            return False
         finally:
             executor.shutdown(cancel_futures=True)
             for writer in writing:
@@ -149,17 +182,18 @@ class Run:
 
     def _windows(self, feed: Feed) -> Iterator[Window]:
         for source in self._plan.sources:
-            own = self._parts.get(source.name, [])
-            if own and own[-1].last:
+            opening = self._opening(source)
+            if opening is None:
                 continue
-            if feed.limit is not None and feed.limit <= 0:
-                return
+            if feed.limit is not None:
+                if feed.limit <= 0:
+                    return
+                feed.limit += opening.again
             self._check_unchanged(source)
-            start = own[-1].next if own else Position()
-            yield from feed.windows(source, self._rows(source, start), start, len(own))
+            yield from feed.windows(source, self._rows(source, opening.first), opening.first, opening.number)
 
     def _rows(self, source: Source, start: Position) -> Iterator[tuple[Record | Reject, Position]]:
-        limits = Limits(self._plan.line_bytes, self._scoring.max_chars)
+        limits = Limits(self._plan.line_bytes, self._scoring.max_chars, self._stop)
         shape = self._plan.shape or detect(source, limits=limits)
         return read(source, shape, start=start, limits=limits)
 
@@ -177,7 +211,7 @@ class Run:
         self._progress(Progress(window.source, window.next, self._read))
         if window.closes:
             self._check_unchanged(window.source)
-            part = writing[0].finish(window.first, window.next, last=window.last)
+            part = writing[0].finish(window.first, window.next, last=window.last, cut=window.cut)
             writing.clear()
             self._took(part)
 
@@ -185,14 +219,19 @@ class Run:
         """See that what is read is what the part's stamp says: a log that grows or is rotated is another input."""
         if not is_unchanged(source):
             raise DataRejected(
-                f"{source.name} is gone or was changed during the run: wait until nobody writes it, or name a copy, and "
+                f"{spelt(source.name)} is gone or was changed during the run: wait until nobody writes it, or name a copy, and "
                 f"run again; {self._kept()}"
             )
 
     def _took(self, part: Part) -> None:
-        """A part is in the output now."""
-        self._parts.setdefault(part.source, []).append(part)
-        self._sums = counted((self._sums, part))
+        """A part is in the output now, perhaps in the place of one that a limit cut short."""
+        own = self._parts.setdefault(part.source, [])
+        if len(own) > part.number:
+            own[part.number :] = [part]
+            self._sums = counted(one for parts in self._parts.values() for one in parts)
+        else:
+            own.append(part)
+            self._sums = counted((self._sums, part))
         if time.monotonic() >= self._due:
             self._keep("running")
         self._check_rejects()
@@ -217,7 +256,7 @@ class Run:
             # A row gives one request or more, or one reject.
             if not follow or sum(part.read for part in own) < own[-1].next.row:
                 raise RunRefused(
-                    f"the parts of {source.name} do not add up to its rows: keep the folder for a report, and run again "
+                    f"the parts of {spelt(source.name)} do not add up to its rows: keep the folder for a report, and run again "
                     "into another one"
                 )
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from classifier.batch import payloads, telemetry
 from classifier.batch.fields import Row, found, identity, key_name, moment
+from classifier.batch.names import shown, spelt
 from classifier.batch.payloads import Taken, body_format, body_of, prompt_text, take_body
 from classifier.batch.reasons import Reason, RowFault
 from classifier.conversation import BodyFormat
@@ -124,10 +125,10 @@ class Shape:
         kinds = {kind for row in rows if (kind := _kind_of(row)) is not None}
         if kinds or not rows or any(not _NULLABLE.isdisjoint(row) for row in rows):
             return cls("+".join(kind for kind in _KINDS if kind in kinds) or _AUTO)
-        keys = sorted({str(key)[:64] for row in rows for key in row})
-        listed = ", ".join(keys[:_MOST_KEYS]) + (" and others" if len(keys) > _MOST_KEYS else "")
+        keys = sorted({str(key) for row in rows for key in row})
+        listed = ", ".join(map(shown, keys[:_MOST_KEYS])) + (" and others" if len(keys) > _MOST_KEYS else "")
         raise DataRejected(
-            f"{name}: the rows have no known shape. Their keys are: {listed or '(none)'}. "
+            f"{spelt(name)}: the rows have no known shape. Their keys are: {listed or '(none)'}. "
             f"Name the shape ({', '.join(NAMES)}), or say by dotted paths where the fields are, for example {_EXAMPLE}"
         )
 

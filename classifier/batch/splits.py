@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 from classifier.batch.inputs import Source, is_unchanged
+from classifier.batch.names import spelt
 from classifier.batch.reading import Limits, Position, detect, read
 from classifier.batch.record import Reject
 from classifier.batch.selection import Selection
@@ -25,12 +26,14 @@ class Split:
         number: The part's among those of its input.
         first: Where the part's first row begins.
         most: The most requests and rejects that the limit of the run leaves for this part; None: no limit.
+        again: Requests and rejects of the part in whose place it comes, which the limit has counted already.
     """
 
     source: Source
     number: int
     first: Position
     most: int | None = None
+    again: int = 0
 
     def dumped(self) -> str:
         """The split as JSON."""
@@ -40,7 +43,7 @@ class Split:
     def loaded(cls, text: str) -> "Split":
         """The split of such JSON."""
         said = json.loads(text)
-        return cls(Source(**said["source"]), said["number"], Position(**said["first"]), said["most"])
+        return cls(**{**said, "source": Source(**said["source"]), "first": Position(**said["first"])})
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +79,10 @@ class Cutter:
             DataRejected: When an input cannot be read or recognised, or is another one here.
         """
         for opening in openings:
-            if limit is not None and limit <= 0:
-                return
+            if limit is not None:
+                if limit <= 0:
+                    return
+                limit += opening.again
             source, number, first, read_here = opening.source, opening.number, opening.first, 0
             if (source.name, number) not in known:
                 yield Split(source, number, first, limit)
@@ -107,6 +112,6 @@ def check_seen(source: Source) -> None:
     """
     if not is_unchanged(source):
         raise DataRejected(
-            f"{source.name} is missing where a worker reads, or another file than where the command runs: every machine "
+            f"{spelt(source.name)} is missing where a worker reads, or another file than where the command runs: every machine "
             "must see the same files under the same names, and they must not change during the run"
         )

@@ -1,11 +1,14 @@
 """Opens sources and decompresses them in bounded pieces, up to the byte at which they break."""
 
+import threading
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import IO, Any, Protocol
 
 from classifier.batch.inputs import Source, file_system
+from classifier.batch.names import spelt
 from classifier.errors import DataRejected, MissingExtra
 
 PIECE_BYTES = 2**20
@@ -15,6 +18,10 @@ _ZSTD_STEP = 2**10
 """A block of zstd may be 4 bytes that stand for 128 KiB, so that a step gives at most 32 MiB."""
 _ZSTD_WINDOW = 2**27
 """The window that the zstd program takes without --long=31: 128 MiB."""
+
+
+class Stopped(Exception):
+    """Says that the run was told to stop within a row; it never leaves the run."""
 
 
 class BrokenStream(Exception):
@@ -33,8 +40,10 @@ def opened(source: Source) -> IO[bytes]:
     Raises:
         DataRejected: When it cannot be opened.
     """
-    files, path = file_system(source.url)
     try:
+        if "://" not in source.url:
+            return Path(source.url).open("rb")
+        files, path = file_system(source.url)
         return files.open(path, "rb")  # type: ignore[no-any-return]  # fsspec has no types
     except OSError as error:
         raise unreadable(source, error) from None
@@ -51,21 +60,23 @@ def unreadable(source: Source, error: OSError) -> DataRejected:
         The error, which names the file.
     """
     return DataRejected(
-        f"{source.name} cannot be read ({type(error).__name__}): check name, rights and network, and run again"
+        f"{spelt(source.name)} cannot be read ({type(error).__name__}): check name, rights and network, and run again"
     )
 
 
-def pieces(source: Source, offset: int = 0) -> Iterator[bytes]:
+def pieces(source: Source, offset: int = 0, stop: threading.Event | None = None) -> Iterator[bytes]:
     """A source's bytes after decompression.
 
     Args:
         source: The file.
         offset: The byte to begin with. A plain file is read from there; a compressed one is decompressed up to it.
+        stop: Ends the reading when it is set, because a row, or what is decompressed before it, may have no end.
 
     Yields:
         Pieces that are not empty.
 
     Raises:
+        Stopped: When it was told to stop.
         BrokenStream: When the compressed file breaks at or after the offset, after all that could be read.
         DataRejected: When the file cannot be read.
         MissingExtra: When zstandard is not installed.
@@ -74,13 +85,19 @@ def pieces(source: Source, offset: int = 0) -> Iterator[bytes]:
         with closing(opened(source)) as file:
             if not source.compression:
                 file.seek(offset)
-                while piece := file.read(PIECE_BYTES):
-                    yield piece
+                yield from _until(stop, iter(lambda: file.read(PIECE_BYTES), b""))
                 return
             start = _Gzip if source.compression == "gz" else _zstd()
-            yield from _from(offset, _decompressed(file, start))
+            yield from _from(offset, _until(stop, _decompressed(file, start)))
     except OSError as error:
         raise unreadable(source, error) from None
+
+
+def _until(stop: threading.Event | None, whole: Iterator[bytes]) -> Iterator[bytes]:
+    for piece in whole:
+        if stop is not None and stop.is_set():
+            raise Stopped
+        yield piece
 
 
 def _from(offset: int, whole: Iterator[bytes]) -> Iterator[bytes]:

@@ -9,7 +9,7 @@ import pyarrow as pa
 from classifier.batch.record import Record, Reject
 from classifier.batch.scoring import Outcome
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Counts the forms of these tables; parts of different forms are never mixed."""
 EMBEDDINGS = ("float16", "float32")
 _FIRST, _END = -62_135_596_800_000_000, 253_402_300_800_000_000
@@ -39,6 +39,12 @@ class Row:
     outcome: Outcome
     span: tuple[int, int]
     repeat: bool
+
+    @property
+    def time(self) -> int | None:
+        """The time that readers of the table can name; one outside the years 1 to 9999 is some program's mark for none."""
+        time = self.record.time
+        return time if time is not None and _FIRST <= time < _END else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +132,7 @@ class Columns:
             "account": [record.account for record in records],
             "key": [record.key for record in records],
             "request_id": [record.request_id for record in records],
-            "time": [_moment(record.time) for record in records],
+            "time": [row.time for row in rows],
             "decision": [outcome.decision for outcome in outcomes],
             "extraction_probability": [outcome.probability for outcome in outcomes],
             "extraction_logit": [outcome.logit for outcome in outcomes],
@@ -182,11 +188,6 @@ def _places(rows: Sequence[Record | Reject]) -> dict[str, object]:
         "item": [row.place.item for row in rows],
         "offset": [row.place.offset for row in rows],
     }
-
-
-def _moment(time: int | None) -> int | None:
-    """A time that readers of the table can name; one outside the years 1 to 9999 is some program's mark for none."""
-    return time if time is not None and _FIRST <= time < _END else None
 
 
 def _inspected(row: Row) -> dict[str, object]:

@@ -159,7 +159,7 @@ class Worker:
                     writer.add(window.rows(self._scoring), window.rejects, window.skipped)
                     if window.closes:
                         check_seen(source)  # else the part's stamp would be that of other rows
-                        writer.finish(window.first, window.next, last=window.last)
+                        writer.finish(window.first, window.next, last=window.last, cut=window.cut)
                         return attempt
             except BaseException:
                 writer.discard()

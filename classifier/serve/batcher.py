@@ -4,19 +4,17 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import Enum
 
 from classifier.errors import DeadlineTooShort, Overloaded, ShuttingDown, StillwatchError
-from classifier.kept import KeptEmbeddings
 from classifier.scorer import Scorer
 from classifier.serve.calls import Call, current_call
 from classifier.serve.cost import cost_of
 from classifier.serve.lanes import Lane, Lanes
 from classifier.serve.pace import Pace
-from classifier.verdict import Provenance, Scored, StageTimes, Verdict
-from classifier.views import Prepared
+from classifier.serve.scoring import Backend, Found, InProcess, Part
+from classifier.verdict import Provenance, StageTimes
 
 _LEAST_BATCH = 1_024
 
@@ -45,7 +43,7 @@ class Answer:
         cached: Whether the verdict was kept from an earlier call; then all times are 0.
     """
 
-    verdict: Verdict
+    verdict: Found
     provenance: Provenance
     times: StageTimes
     queue: float
@@ -73,8 +71,18 @@ class _Job:
         self.call = current_call()
 
 
+class _Running:
+    """A batch under way."""
+
+    __slots__ = ("begun", "tokens")
+
+    def __init__(self, tokens: int) -> None:
+        self.tokens = tokens
+        self.begun = time.perf_counter()
+
+
 class MicroBatcher:
-    """One worker thread scores one batch at a time; the queue is bounded by tokens and by the time that they will take.
+    """As many batches are under way as there are places; the queue is bounded by tokens and by the time they will take.
 
     Used from one event loop.
     """
@@ -87,17 +95,19 @@ class MicroBatcher:
         queue_tokens: int,
         queue_seconds: float = 0.5,
         bulk_queue_seconds: float = 10.0,
-        on_batch: Callable[[Sequence[Call | None], Scored], None] = lambda calls, scored: None,
+        on_batch: Callable[[Sequence[Call | None], Part], None] = lambda calls, scored: None,
+        backend: Backend | None = None,
     ) -> None:
         """Start nothing yet; run does.
 
         Args:
-            scorer: Returns what scores now; asked once a batch, so that a batch has one model and one set of examples.
+            scorer: Returns the scorer in force; asked once a batch, so that a batch has one model and one set of examples.
             batch_tokens: The most tokens of a batch; a single prompt may have more.
             queue_tokens: The most tokens that may wait; single prompts may wait beside as many of the others.
             queue_seconds: How long a single prompt may wait, by the running rate; a batch lasts half as long at most.
             bulk_queue_seconds: How long prompts that were sent together may wait for their turn.
-            on_batch: Told of each scored batch, with the call of each prompt, on the worker's thread; never raises.
+            on_batch: Told of each scored batch, with the call of each prompt that has a verdict; never raises.
+            backend: Where batches are scored; None for a thread of this process.
         """
         self._scorer = scorer
         self._batch_tokens = batch_tokens
@@ -105,11 +115,10 @@ class MicroBatcher:
         self._queue_seconds = queue_seconds
         self._bulk_queue_seconds = bulk_queue_seconds
         self._on_batch = on_batch
+        self._backend = backend or InProcess(scorer)
         self._waiting: Lanes[_Job] = Lanes()
         self._pace = Pace()
-        self._running = 0
-        self._spared = 0
-        self._begun = 0.0
+        self._running: set[_Running] = set()
         self._wake = asyncio.Event()
         self._closing = False
 
@@ -162,27 +171,27 @@ class MicroBatcher:
 
     async def run(self) -> None:
         """Score batches until close is called and nothing waits."""
-        loop = asyncio.get_running_loop()
+        free = asyncio.Semaphore(self._backend.places)
         try:
-            with ThreadPoolExecutor(1, "score") as worker:
+            async with asyncio.TaskGroup() as batches:
                 while not (self._closing and not self._waiting):
+                    # First a place, then the batch, so that what comes meanwhile is part of it.
+                    await free.acquire()
                     jobs = self._take()
                     if not jobs:
-                        self._wake.clear()
-                        await self._wake.wait()
+                        free.release()
+                        if not self._closing:
+                            self._wake.clear()
+                            await self._wake.wait()
                         continue
-                    self._begin(jobs)
-                    outcomes = await loop.run_in_executor(worker, self._score, jobs)
-                    self._end(jobs, outcomes)
-                    for job, outcome in zip(jobs, outcomes, strict=True):
-                        if not job.future.done():
-                            job.future.set_result(outcome)
+                    running = self._begin(jobs)
+                    batches.create_task(self._score(jobs, running)).add_done_callback(lambda _: free.release())
         finally:
             # However this ends, nobody waits for ever.
             self._closing = True
             for job in self._waiting:
-                if not job.future.done():
-                    job.future.set_result(ShuttingDown("the server is stopping: send the prompt to another one"))
+                _settle(job, ShuttingDown("the server is stopping: send the prompt to another one"))
+            await self._backend.close()
 
     def close(self) -> None:
         """Take no more prompts; run ends when the waiting ones are answered."""
@@ -195,8 +204,9 @@ class MicroBatcher:
     def _admit(self, own: int, time_left: float | None, urgency: Urgency) -> None:
         """Refuse what does not fit into the queue, and what cannot be answered in time."""
         lane = self._waiting.single if urgency is Urgency.SINGLE else self._waiting.bulk
-        running = self._left_of_batch()
-        wait = running + self._pace.seconds(self._waiting.ahead(lane))
+        running = self._until_free()
+        places = self._backend.places
+        wait = running + self._pace.seconds(self._waiting.ahead(lane)) / places
         limit = self._queue_seconds if urgency is Urgency.SINGLE else self._bulk_queue_seconds
         # An empty queue takes anything, so that no allowed request is refused for ever; and a lane takes as much as a
         # batch, whatever the rate says, because a burst is no overload.
@@ -206,11 +216,14 @@ class MicroBatcher:
         late = len(lane) and lane.tokens + own > self._batch_tokens and wait > limit
         if full or (late and urgency is not Urgency.STREAM):
             if full and urgency is not Urgency.SINGLE:
-                wait = running + self._pace.seconds(self._waiting.tokens)
+                wait = running + self._pace.seconds(self._waiting.tokens) / places
             raise Overloaded(
                 f"the queue is full: try again in {wait:.2f} seconds, or send less at once", retry_after=wait
             )
-        needed = running + self._pace.seconds(self._waiting.until(lane, own, self._most()))
+        most = self._most()
+        until = self._waiting.until(lane, own, most)
+        # What stands before the last batch is shared by all places; that batch itself has only one.
+        needed = running + self._pace.seconds(min(until, most) + max(0.0, until - most) / places)
         if time_left is not None and needed >= time_left:
             if not self._running and not self._waiting:
                 self._pace.hope()
@@ -219,23 +232,23 @@ class MicroBatcher:
                 "give more time, or try another server"
             )
 
-    def _left_of_batch(self) -> float:
-        """Seconds until the running batch should be done."""
-        if not self._running:
+    def _until_free(self) -> float:
+        """Seconds until a place should be free."""
+        if len(self._running) < self._backend.places:
             return 0.0
-        return max(0.0, self._begun + self._pace.seconds(self._running) - time.perf_counter())
+        ends = min(running.begun + self._pace.seconds(running.tokens) for running in self._running)
+        return max(0.0, ends - time.perf_counter())
 
-    def _begin(self, jobs: Sequence[_Job]) -> None:
-        self._running, self._begun = sum(job.cost for job in jobs), time.perf_counter()
-        self._spared = 0
+    def _begin(self, jobs: Sequence[_Job]) -> _Running:
+        running = _Running(sum(job.cost for job in jobs))
+        self._running.add(running)
+        return running
 
-    def _end(self, jobs: Sequence[_Job], outcomes: Sequence[Outcome]) -> None:
+    def _end(self, running: _Running, scored: int, spared: int) -> None:
         # A prompt that is refused costs next to nothing, and must not make the rate look high; nor must a kept window,
         # whose tokens are not encoded.
-        scored = sum(job.cost for job, found in zip(jobs, outcomes, strict=True) if isinstance(found, Answer))
-        if scored > self._spared:
-            self._pace.learn(scored - self._spared, time.perf_counter() - self._begun)
-        self._running = 0
+        if scored > spared:
+            self._pace.learn(scored - spared, time.perf_counter() - running.begun)
 
     def _most(self) -> float:
         """Window tokens of a batch."""
@@ -269,37 +282,38 @@ class MicroBatcher:
                 first_deadline = min(first_deadline, job.deadline)
         return jobs
 
-    def _score(self, jobs: Sequence[_Job]) -> list[Outcome]:
-        started = time.perf_counter()
+    async def _score(self, jobs: Sequence[_Job], running: _Running) -> None:
+        """Have a batch scored and answer it; what breaks it is every prompt's own error."""
+        outcomes: Sequence[Outcome] = []
         try:
-            return self._score_together(jobs, started)
-        except BaseException as error:  # noqa: BLE001  # a panic in a library is no Exception; it must not spread either
-            if len(jobs) == 1:
-                return [error if isinstance(error, Exception) else RuntimeError(type(error).__name__)]
-            return [outcome for job in jobs for outcome in self._score([job])]
+            parts = await self._backend.score([job.text for job in jobs])
+            outcomes = self._outcomes(jobs, parts, running.begun)
+            scored = sum(job.cost for job, found in zip(jobs, outcomes, strict=True) if isinstance(found, Answer))
+            self._end(running, scored, sum(part.spared for part in parts))
+        except StillwatchError as error:
+            outcomes = [error] * len(jobs)
+        finally:
+            self._running.discard(running)
+            stopped = [ShuttingDown("the server is stopping: send the prompt to another one")] * len(jobs)
+            for job, outcome in zip(jobs, outcomes or stopped, strict=True):
+                _settle(job, outcome)
 
-    def _score_together(self, jobs: Sequence[_Job], started: float) -> list[Outcome]:
-        scorer = self._scorer()
-        prepared = scorer.prepare_each([job.text for job in jobs])
-        good = [prompt for prompt in prepared if isinstance(prompt, Prepared)]
-        if not good:
-            return [prompt for prompt in prepared if isinstance(prompt, StillwatchError)]
-        before = _spared(scorer)
-        scored = scorer.score_prepared(good, tokenise_seconds=time.perf_counter() - started)
-        self._spared += _spared(scorer) - before
-        self._on_batch(
-            [job.call for job, found in zip(jobs, prepared, strict=True) if isinstance(found, Prepared)], scored
-        )
-        verdicts = iter(scored.verdicts)
-        return [
-            Answer(next(verdicts), scored.provenance, scored.times, 1_000 * (started - job.submitted), len(good))
-            if isinstance(prompt, Prepared)
-            else prompt
-            for job, prompt in zip(jobs, prepared, strict=True)
-        ]
+    def _outcomes(self, jobs: Sequence[_Job], parts: Sequence[Part], started: float) -> list[Outcome]:
+        outcomes: list[Outcome] = []
+        for part in parts:
+            own = jobs[len(outcomes) : len(outcomes) + len(part.found)]
+            scored = [job.call for job, found in zip(own, part.found, strict=True) if not isinstance(found, Exception)]
+            if scored:
+                self._on_batch(scored, part)
+            outcomes += [
+                found
+                if isinstance(found, Exception)
+                else Answer(found, part.provenance, part.times, 1_000 * (started - job.submitted), len(scored))
+                for job, found in zip(own, part.found, strict=True)
+            ]
+        return outcomes
 
 
-def _spared(scorer: Scorer) -> int:
-    """Tokens that the scorer's encoder did not have to encode so far."""
-    encoder = scorer.model.encoder
-    return encoder.spared if isinstance(encoder, KeptEmbeddings) else 0
+def _settle(job: _Job, outcome: Outcome) -> None:
+    if not job.future.done():
+        job.future.set_result(outcome)

@@ -1,20 +1,16 @@
-"""Between wire messages and domain values; nothing else knows both."""
+"""Between the wire messages of scoring and domain values."""
 
 from collections.abc import Sequence
-from datetime import UTC
 
-from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import status_pb2
-from stillwatch.v1 import classifier_pb2, examples_pb2, verdict_pb2
+from stillwatch.v1 import classifier_pb2, verdict_pb2
 
 from classifier.conversation import BodyFormat, body_text
-from classifier.corpus import SOURCE as SEED_SOURCE
 from classifier.errors import InvalidRequest
 from classifier.serve.batcher import Answer, Outcome
+from classifier.serve.received import Received
 from classifier.serve.status import status_of
 from classifier.verdict import Decision, Extent, LabelScore, Provenance, Verdict
-from index.errors import InvalidExample
-from index.example import Example, Label
 from index.live import Match
 
 _FORMATS: dict[int, BodyFormat | None] = {
@@ -23,13 +19,7 @@ _FORMATS: dict[int, BodyFormat | None] = {
     classifier_pb2.BODY_FORMAT_OPENAI_RESPONSES: BodyFormat.OPENAI_RESPONSES,
     classifier_pb2.BODY_FORMAT_ANTHROPIC_MESSAGES: BodyFormat.ANTHROPIC_MESSAGES,
 }
-_LABELS: dict[int, Label | None] = {
-    examples_pb2.LABEL_UNSPECIFIED: None,
-    examples_pb2.LABEL_EXTRACTION: Label.EXTRACTION,
-    examples_pb2.LABEL_BENIGN: Label.BENIGN,
-}
-_LABELS_OUT = {Label.EXTRACTION: examples_pb2.LABEL_EXTRACTION, Label.BENIGN: examples_pb2.LABEL_BENIGN}
-_DECISIONS = {
+DECISIONS = {
     Decision.ALLOW: verdict_pb2.DECISION_ALLOW,
     Decision.REVIEW: verdict_pb2.DECISION_REVIEW,
     Decision.FLAG: verdict_pb2.DECISION_FLAG,
@@ -64,77 +54,6 @@ def prompt_text(prompt: classifier_pb2.Prompt) -> str:
     return body_text(prompt.body.json, _FORMATS[prompt.body.format])
 
 
-def label_filter(number: int) -> Label | None:
-    """A filter's label; None for any.
-
-    Args:
-        number: The wire enum.
-
-    Returns:
-        The label.
-
-    Raises:
-        InvalidRequest: When the number is unknown.
-    """
-    if number not in _LABELS:
-        raise InvalidRequest(f"label {number} is unknown: use a value of Label")
-    return _LABELS[number]
-
-
-def example_in(message: examples_pb2.Example, author: str = "") -> Example:
-    """A wire example as a domain example, without what the server sets.
-
-    Args:
-        message: The wire message.
-        author: Who is known to have sent it, in place of whom the message names.
-
-    Returns:
-        The checked example.
-
-    Raises:
-        InvalidRequest: When the label is missing or unknown.
-        InvalidExample: When a field is missing or not allowed, or the source is the bundle's own.
-    """
-    label = label_filter(message.label)
-    if label is None:
-        raise InvalidRequest("label is missing: set LABEL_EXTRACTION or LABEL_BENIGN")
-    if message.source == SEED_SOURCE:
-        # The next start or reload would make the examples of this source exactly those of the bundle.
-        raise InvalidExample(
-            f'source "{SEED_SOURCE}" is kept for the bundle\'s own examples: name another one, or none'
-        )
-    return Example(
-        text=message.text,
-        label=label,
-        technique=message.technique or None,
-        capabilities=tuple(message.capabilities),
-        language=message.language,
-        source=message.source,
-        author=author or message.author,
-        note=message.note,
-    )
-
-
-def example_out(example: Example) -> examples_pb2.Example:
-    """A domain example on the wire."""
-    created = Timestamp()
-    created.FromDatetime(example.created.astimezone(UTC))
-    return examples_pb2.Example(
-        id=example.id,
-        text=example.text,
-        label=_LABELS_OUT[example.label],
-        technique=example.technique or "",
-        capabilities=example.capabilities,
-        language=example.language,
-        source=example.source,
-        author=example.author,
-        note=example.note,
-        create_time=created,
-        content_hash=example.content_hash,
-        revision=example.revision,
-    )
-
-
 def neighbour(match: Match) -> verdict_pb2.Neighbour:
     """A match on the wire."""
     return verdict_pb2.Neighbour(
@@ -146,13 +65,15 @@ def neighbour(match: Match) -> verdict_pb2.Neighbour:
     )
 
 
-def verdict(found: Verdict) -> verdict_pb2.Verdict:
+def verdict(found: Verdict | Received) -> verdict_pb2.Verdict:
     """A verdict on the wire; without scores where there is no judgement."""
+    if isinstance(found, Received):
+        return found.message
     inspected = found.inspected
     first, last = inspected.strongest_window
     judged = found.abstention is None
     return verdict_pb2.Verdict(
-        decision=_DECISIONS[found.decision],
+        decision=DECISIONS[found.decision],
         extraction_probability=found.extraction_probability if judged else 0.0,
         extraction_logit=found.extraction_logit if judged else 0.0,
         techniques=_scores(found.techniques) if judged else [],

@@ -54,9 +54,20 @@ NEEDED: Mapping[str, Scope | Open] = {
     "/stillwatch.v1.ClassifierService/BatchClassify": Scope.CLASSIFY,
     "/stillwatch.v1.ClassifierService/StreamClassify": Scope.CLASSIFY,
     "/stillwatch.v1.ExampleService/AddExamples": Scope.EXAMPLES_WRITE,
+    "/stillwatch.v1.ExampleService/AcceptExamples": Scope.EXAMPLES_ACCEPT,
+    "/stillwatch.v1.ExampleService/RejectExamples": Scope.EXAMPLES_WRITE,
+    "/stillwatch.v1.ExampleService/RevokeExamples": Scope.EXAMPLES_WRITE,
+    "/stillwatch.v1.ExampleService/RevokeSource": Scope.ADMIN,
+    "/stillwatch.v1.ExampleService/RestoreExamples": Scope.EXAMPLES_WRITE,
+    "/stillwatch.v1.ExampleService/RelabelExamples": Scope.EXAMPLES_WRITE,
+    "/stillwatch.v1.ExampleService/SupersedeExample": Scope.EXAMPLES_WRITE,
     "/stillwatch.v1.ExampleService/GetExample": Scope.EXAMPLES_READ,
     "/stillwatch.v1.ExampleService/ListExamples": Scope.EXAMPLES_READ,
+    "/stillwatch.v1.ExampleService/ListChanges": Scope.EXAMPLES_READ,
     "/stillwatch.v1.ExampleService/FindNeighbours": Scope.EXAMPLES_READ,
+    "/stillwatch.v1.ReviewService/PreviewImpact": Scope.EXAMPLES_READ,
+    "/stillwatch.v1.ReviewService/RecordDecisions": Scope.EXAMPLES_WRITE,
+    "/stillwatch.v1.ReviewService/FindDecisions": Scope.EXAMPLES_READ,
 }
 """What each method, or a service's every method, asks for. What is missing here is refused."""
 
@@ -71,10 +82,12 @@ class Caller:
     Attributes:
         id: The caller in quotas and logs: "token:gateway", "certificate:CN=gateway" or "peer:10.0.0.1".
         name: The token's name or the certificate's subject; "" when nobody vouches for the caller.
+        scopes: What the caller may do.
     """
 
     id: str
     name: str = ""
+    scopes: frozenset[Scope] = frozenset()
 
 
 NOBODY = Caller("peer:unknown")
@@ -182,7 +195,7 @@ class Guard(grpc.aio.ServerInterceptor):
     def _unary(self, behaviour: Any, token: Token | None) -> Callable[[Any, Context], Awaitable[Any]]:
         async def handle(message: Any, context: Context) -> Any:
             with self._counted():
-                caller = _identified(token, context)
+                caller = self._identified(token, context)
                 cost, quota = _cost(message), self._quota(token)
                 self._quotas.charge(caller.id, cost, quota)
                 try:
@@ -206,9 +219,23 @@ class Guard(grpc.aio.ServerInterceptor):
 
         async def handle(messages: Any, context: Context) -> Any:
             with self._counted():
-                return await behaviour(paced(messages, _identified(token, context)), context)
+                return await behaviour(paced(messages, self._identified(token, context)), context)
 
         return handle
+
+    def _identified(self, token: Token | None, context: Context) -> Caller:
+        """Who calls; the rest of the call's task may ask for it by current_caller."""
+        if token is not None:
+            caller = Caller(f"token:{token.name}", token.name, token.scopes)
+        else:
+            subject = next(iter(context.auth_context().get("x509_subject", ())), b"").decode(errors="replace")[:256]
+            name = f"certificate:{subject}" if subject else f"peer:{peer_host(context.peer())}"
+            caller = Caller(name, subject, self._anonymous)
+        _caller.set(caller)
+        call = current_call()
+        if call is not None:
+            call.caller = caller.name
+        return caller
 
     def _quota(self, token: Token | None) -> Quota:
         if token is None:
@@ -267,20 +294,6 @@ def _bearer(metadata: Iterable[tuple[str, Any]]) -> str | None:
         return None
     kind, _, secret = values[0].partition(" ")
     return secret if kind.lower() == "bearer" and 0 < len(secret) <= _MOST_TOKEN_CHARS else None
-
-
-def _identified(token: Token | None, context: Context) -> Caller:
-    """Who calls; the rest of the call's task may ask for it by current_caller."""
-    if token is not None:
-        caller = Caller(f"token:{token.name}", token.name)
-    else:
-        subject = next(iter(context.auth_context().get("x509_subject", ())), b"").decode(errors="replace")[:256]
-        caller = Caller(f"certificate:{subject}", subject) if subject else Caller(f"peer:{peer_host(context.peer())}")
-    _caller.set(caller)
-    call = current_call()
-    if call is not None:
-        call.caller = caller.name
-    return caller
 
 
 def _cost(message: Any) -> int:

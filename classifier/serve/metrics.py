@@ -16,6 +16,7 @@ from prometheus_client.process_collector import ProcessCollector
 from classifier.errors import InvalidSetting
 from classifier.scorer import Scorer
 from classifier.serve.batcher import Answer, MicroBatcher
+from classifier.serve.scoring import Part
 from classifier.serve.status import STATUS
 from classifier.verdict import Decision, Scored
 from index.example import Label
@@ -157,7 +158,7 @@ class Metrics:
         if verdict.decision == Decision.FLAG and verdict.techniques:
             self._techniques.labels(verdict.techniques[0].name).inc()  # the bundle's own name
 
-    def batch(self, scored: Scored) -> None:
+    def batch(self, scored: Scored | Part) -> None:
         """A batch was scored."""
         times = scored.times
         self._stage["tokenise"].observe(times.tokenise / 1_000)

@@ -1,29 +1,24 @@
-"""The servicers: convert, call, convert."""
+"""The servicer of scoring: convert, call, convert."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 import grpc
-from stillwatch.v1 import classifier_pb2, classifier_pb2_grpc, examples_pb2, examples_pb2_grpc
+from stillwatch.v1 import classifier_pb2, classifier_pb2_grpc
 
 from classifier.config import Settings
-from classifier.errors import InvalidRequest, Overloaded, StillwatchError, TooManyItems
+from classifier.errors import InvalidRequest, StillwatchError
 from classifier.serve import convert
 from classifier.serve.batcher import Answer, MicroBatcher, Outcome, Urgency
 from classifier.serve.cache import VerdictCache, scope_of
 from classifier.serve.calls import note
+from classifier.serve.checks import check_count
 from classifier.serve.drain import Drain
 from classifier.serve.edge import log_unknown
-from classifier.serve.generations import Generations
-from classifier.serve.guard import current_caller
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
-MAX_NEIGHBOURS = 100
-MAX_PAGE = 1_000
-_MOST_UNDER_WAY = 32
-T = TypeVar("T")
 
 
 class ClassifierServicer(classifier_pb2_grpc.ClassifierServiceServicer):
@@ -50,7 +45,7 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServiceServicer):
         self, request: classifier_pb2.BatchClassifyRequest, context: Context
     ) -> classifier_pb2.BatchClassifyResponse:
         """Score several prompts; a bad one fails alone."""
-        _check_count(len(request.items), "items", self._settings.max_batch_items)
+        check_count(len(request.items), "items", self._settings.max_batch_items)
         texts = [_text_or_error(item.prompt) for item in request.items]
         good = [text for text in texts if isinstance(text, str)]
         scored = iter(await self._answer(good, context, Urgency.BATCH) if good else [])
@@ -105,75 +100,6 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServiceServicer):
         return outcome
 
 
-class ExampleServicer(examples_pb2_grpc.ExampleServiceServicer):
-    """Keeps the labelled examples."""
-
-    def __init__(self, generations: Generations, settings: Settings) -> None:
-        """Work on the store and index in force, within the settings' limits."""
-        self._generations = generations
-        self._settings = settings
-        self._under_way = 0
-
-    async def _run(self, work: Callable[[], T]) -> T:
-        """Run blocking work on a thread; of too much at once the rest is refused."""
-        if self._under_way >= _MOST_UNDER_WAY:
-            raise Overloaded("too many example requests are under way: try again in a moment")
-        self._under_way += 1
-        try:
-            return await asyncio.to_thread(work)
-        finally:
-            self._under_way -= 1
-
-    async def AddExamples(
-        self, request: examples_pb2.AddExamplesRequest, context: Context
-    ) -> examples_pb2.AddExamplesResponse:
-        """Store examples; they are durable and searchable when this returns."""
-        if not request.request_id or len(request.request_id) > 128:
-            raise InvalidRequest("request_id is missing or over 128 characters: name this write")
-        _check_count(len(request.examples), "examples", self._settings.max_batch_items)
-        author = current_caller().name
-        examples = [convert.example_in(example, author) for example in request.examples]
-        stored, revision = await self._run(lambda: self._generations.add(examples, request.request_id))
-        return examples_pb2.AddExamplesResponse(
-            examples=[convert.example_out(example) for example in stored], revision=revision
-        )
-
-    async def GetExample(
-        self, request: examples_pb2.GetExampleRequest, context: Context
-    ) -> examples_pb2.GetExampleResponse:
-        """Return one example."""
-        if not request.id:
-            raise InvalidRequest("id is missing: name the example")
-        example = await self._run(lambda: self._generations.runtime.store.get(request.id))
-        return examples_pb2.GetExampleResponse(example=convert.example_out(example))
-
-    async def ListExamples(
-        self, request: examples_pb2.ListExamplesRequest, context: Context
-    ) -> examples_pb2.ListExamplesResponse:
-        """Return a page of examples."""
-        size = _limit(request.page_size, "page_size", 100, MAX_PAGE)
-        label = convert.label_filter(request.label)
-        runtime = self._generations.runtime
-        page, token = await self._run(lambda: runtime.store.page(size, request.page_token, label, request.source))
-        return examples_pb2.ListExamplesResponse(
-            examples=[convert.example_out(example) for example in page],
-            next_page_token=token,
-            revision=runtime.examples.snapshot.revision,
-        )
-
-    async def FindNeighbours(
-        self, request: examples_pb2.FindNeighboursRequest, context: Context
-    ) -> examples_pb2.FindNeighboursResponse:
-        """Return the examples nearest to a text."""
-        limit = _limit(request.limit, "limit", 10, MAX_NEIGHBOURS)
-        label = convert.label_filter(request.label)
-        scorer = self._generations.scorer()
-        found, provenance = await self._run(lambda: scorer.nearest(request.text, limit, label))
-        return examples_pb2.FindNeighboursResponse(
-            neighbours=[convert.neighbour(match) for match in found], provenance=convert.provenance(provenance)
-        )
-
-
 def _text_or_error(prompt: classifier_pb2.Prompt) -> str | StillwatchError:
     try:
         return convert.prompt_text(prompt)
@@ -184,16 +110,3 @@ def _text_or_error(prompt: classifier_pb2.Prompt) -> str | StillwatchError:
 def _log_unforeseen(outcome: Outcome, method: str) -> None:
     if not isinstance(outcome, Answer | StillwatchError):
         log_unknown(outcome, method)
-
-
-def _check_count(count: int, name: str, most: int) -> None:
-    if count == 0:
-        raise InvalidRequest(f"{name} is empty: send at least one")
-    if count > most:
-        raise TooManyItems(f"{name} has {count} entries, at most {most} are allowed: split the request")
-
-
-def _limit(value: int, name: str, default: int, most: int) -> int:
-    if not 0 <= value <= most:
-        raise InvalidRequest(f"{name} is {value}: give 1 to {most}, or 0 for {default}")
-    return value or default

@@ -11,6 +11,7 @@ from typing import Any
 from classifier.errors import InvalidSetting, MissingExtra
 from classifier.serve.batcher import Answer
 from classifier.serve.calls import Call
+from classifier.serve.scoring import Part
 from classifier.verdict import Scored
 
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
@@ -154,7 +155,7 @@ class Tracing:
             span.set_status(self._trace.Status(self._trace.StatusCode.ERROR, code))
         span.end()
 
-    def batch(self, calls: Sequence[Call], scored: Scored, now: int) -> None:
+    def batch(self, calls: Sequence[Call], scored: Scored | Part, now: int) -> None:
         """Show a batch, with links to the calls whose prompts it held.
 
         Args:

@@ -19,6 +19,7 @@ from classifier.serve.calls import Call, enter, leave
 from classifier.serve.edge import log_unknown
 from classifier.serve.handlers import rewrapped
 from classifier.serve.metrics import Endpoint, Metrics
+from classifier.serve.scoring import Part
 from classifier.serve.status import DETAILS_KEY, reason_of
 from classifier.serve.tracing import Tracing, open_tracing, wanted
 from classifier.verdict import Scored
@@ -115,8 +116,8 @@ class Watch(grpc.aio.ServerInterceptor):
             lambda behaviour, streaming: self._watched(method, metadata, behaviour, streaming=streaming),
         )
 
-    def batch(self, calls: Sequence[Call | None], scored: Scored) -> None:
-        """A batch was scored; called on the worker's thread.
+    def batch(self, calls: Sequence[Call | None], scored: Scored | Part) -> None:
+        """A batch was scored.
 
         Args:
             calls: For each of its prompts the call that it belongs to.

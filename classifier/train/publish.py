@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from classifier import lexical
 from classifier.corpus import SeedRow
-from classifier.errors import BundleRejected
+from classifier.errors import BundleRejected, DataRejected
 from classifier.export.weights import ENCODER
 from classifier.head import OnnxHead
 from classifier.lexical import LEXICAL_VERSION
@@ -85,32 +85,30 @@ def largest_difference(data: bytes, blend: Blend, seed: int) -> float:
     return float(np.abs(found - blend.logits(features, bags_of(sequences))).max())
 
 
-def write_head(
-    folder: Path,
-    head: FittedHead,
-    layers: bytes,
-    ranges: bytes,
-    rows: list[SeedRow],
-    plan: WindowPlan,
-    seed: int,
-) -> HeadCard:
-    """Write encoder.safetensors, ranges.npz, head.onnx and head.json, once the ONNX head gives the fitted one's logits.
+def head_files(
+    head: FittedHead, rows: list[SeedRow], plan: WindowPlan, seed: int, revision: int | None = None
+) -> tuple[bytes, HeadCard]:
+    """The head as ONNX and what is known of it, once the ONNX head gives the fitted one's logits.
 
     Args:
-        folder: Where to write.
         head: The fitted head.
-        layers: The layers of the encoder that it was fitted for, as dump_layers wrote them.
-        ranges: The encoder's input ranges.
-        rows: What both were fitted on.
+        rows: What it was fitted on.
         plan: How prompts are cut.
         seed: Training's seed.
+        revision: The example store's revision that the rows are of; None for the seed corpus.
 
     Returns:
-        What head.json says.
+        The contents of head.onnx, and the card.
 
     Raises:
+        DataRejected: When extraction or a capability cannot be told by what was learnt.
         BundleRejected: When the exported graph's logits differ from the fitted head's.
     """
+    for name, (slope, _) in zip(("extraction", *head.labels.capabilities), head.calibration.tolist(), strict=True):
+        if not slope > 0:
+            raise DataRejected(
+                f'"{name}" cannot be learnt from these examples, held-out ones score the wrong way round: add more of them'
+            )
     data = head_graph(head.blend)
     apart = largest_difference(data, head.blend, seed)
     if apart > PARITY:
@@ -131,13 +129,45 @@ def write_head(
             "lexical_version": LEXICAL_VERSION,
             "corpus_sha256": content_fingerprint(row.example for row in rows),
             "corpus_size": len(rows),
+            "training_revision": revision,
             "seed": seed,
             "report": {**head.report, "onnx_largest_difference": apart},
         }
     )
+    return data, card
+
+
+def write_head(
+    folder: Path,
+    head: FittedHead,
+    layers: bytes,
+    ranges: bytes,
+    rows: list[SeedRow],
+    plan: WindowPlan,
+    seed: int,
+) -> HeadCard:
+    """Write encoder.safetensors, ranges.npz, head.onnx and head.json.
+
+    Args:
+        folder: Where to write.
+        head: The fitted head.
+        layers: The layers of the encoder that it was fitted for, as dump_layers wrote them.
+        ranges: The encoder's input ranges.
+        rows: What both were fitted on.
+        plan: How prompts are cut.
+        seed: Training's seed.
+
+    Returns:
+        What head.json says.
+
+    Raises:
+        BundleRejected: When the exported graph's logits differ from the fitted head's.
+    """
+    data, card = head_files(head, rows, plan, seed)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / ENCODER).write_bytes(layers)
     (folder / "ranges.npz").write_bytes(ranges)
     (folder / "head.onnx").write_bytes(data)
-    (folder / "head.json").write_text(json.dumps(card.model_dump(mode="json"), indent=2) + "\n", encoding="utf-8")
+    said = card.model_dump(mode="json", exclude_none=True)
+    (folder / "head.json").write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
     return card

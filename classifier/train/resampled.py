@@ -1,12 +1,52 @@
-"""Figures of several labels, and the calibration error, under the same resampling by template as metrics.bootstrap."""
+"""Figures of several labels, of two scorers and of calibration, resampled by template as in metrics.bootstrap."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from classifier.train.metrics import Figure, Interval, Ranking, Scores, Truth
+from classifier.train.metrics import Figure, Interval, Ranking, Scores, Truth, Weights
 
+Weighted = Callable[[Weights], Sequence[float]]
+"""Figures of one scorer under (n,) weights of the rows."""
 _UNKNOWN = Interval(float("nan"), float("nan"), float("nan"))
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A figure of two scorers on the same rows, and the difference: the first one's less the second one's."""
+
+    first: Interval
+    second: Interval
+    difference: Interval
+
+
+def bootstrap_pair(
+    first: Weighted, second: Weighted, clusters: Sequence[Hashable], *, draws: int = 1_000, seed: int = 0
+) -> list[Pair]:
+    """Figures of two scorers and their differences, each draw's of the same rows.
+
+    Args:
+        first: The figures of one scorer.
+        second: The same figures of the other.
+        clusters: For each row its cluster, drawn as a whole.
+        draws: How many resamples.
+        seed: Of the resampling.
+
+    Returns:
+        A pair for each figure.
+    """
+    numbers, count = _numbered(clusters)
+    random = np.random.default_rng(seed)
+    drawn = []
+    for row in range(1 + draws):
+        weights = np.ones(len(numbers))
+        if row:
+            weights = np.bincount(random.integers(0, count, count), minlength=count)[numbers].astype(np.float64)
+        drawn.append([first(weights), second(weights)])
+    values = np.array(drawn, np.float64)
+    sides, apart = values.transpose(1, 2, 0), (values[:, 0] - values[:, 1]).T
+    return [Pair(*map(_interval, found)) for found in zip(sides[0], sides[1], apart, strict=True)]
 
 
 def bootstrap_labels(

@@ -26,33 +26,73 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from stillwatch.v1 import verdict_pb2 as stillwatch_dot_v1_dot_verdict__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cstillwatch/v1/examples.proto\x12\rstillwatch.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bstillwatch/v1/verdict.proto\"\x8a\x02\n\x07\x45xample\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12#\n\x05label\x18\x03 \x01(\x0e\x32\x14.stillwatch.v1.Label\x12\x11\n\ttechnique\x18\x04 \x01(\t\x12\x14\n\x0c\x63\x61pabilities\x18\x05 \x03(\t\x12\x10\n\x08language\x18\x06 \x01(\t\x12\x0e\n\x06source\x18\x07 \x01(\t\x12\x0e\n\x06\x61uthor\x18\x08 \x01(\t\x12\x0c\n\x04note\x18\t \x01(\t\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0c\x63ontent_hash\x18\x0b \x01(\t\x12\x10\n\x08revision\x18\x0c \x01(\x03\"R\n\x12\x41\x64\x64\x45xamplesRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12(\n\x08\x65xamples\x18\x02 \x03(\x0b\x32\x16.stillwatch.v1.Example\"Q\n\x13\x41\x64\x64\x45xamplesResponse\x12(\n\x08\x65xamples\x18\x01 \x03(\x0b\x32\x16.stillwatch.v1.Example\x12\x10\n\x08revision\x18\x02 \x01(\x03\"\x1f\n\x11GetExampleRequest\x12\n\n\x02id\x18\x01 \x01(\t\"=\n\x12GetExampleResponse\x12\'\n\x07\x65xample\x18\x01 \x01(\x0b\x32\x16.stillwatch.v1.Example\"q\n\x13ListExamplesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12#\n\x05label\x18\x03 \x01(\x0e\x32\x14.stillwatch.v1.Label\x12\x0e\n\x06source\x18\x04 \x01(\t\"k\n\x14ListExamplesResponse\x12(\n\x08\x65xamples\x18\x01 \x03(\x0b\x32\x16.stillwatch.v1.Example\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x03\"Y\n\x15\x46indNeighboursRequest\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\x05\x12#\n\x05label\x18\x03 \x01(\x0e\x32\x14.stillwatch.v1.Label\"u\n\x16\x46indNeighboursResponse\x12,\n\nneighbours\x18\x01 \x03(\x0b\x32\x18.stillwatch.v1.Neighbour\x12-\n\nprovenance\x18\x02 \x01(\x0b\x32\x19.stillwatch.v1.Provenance*F\n\x05Label\x12\x15\n\x11LABEL_UNSPECIFIED\x10\x00\x12\x14\n\x10LABEL_EXTRACTION\x10\x01\x12\x10\n\x0cLABEL_BENIGN\x10\x02\x32\xf1\x02\n\x0e\x45xampleService\x12T\n\x0b\x41\x64\x64\x45xamples\x12!.stillwatch.v1.AddExamplesRequest\x1a\".stillwatch.v1.AddExamplesResponse\x12Q\n\nGetExample\x12 .stillwatch.v1.GetExampleRequest\x1a!.stillwatch.v1.GetExampleResponse\x12W\n\x0cListExamples\x12\".stillwatch.v1.ListExamplesRequest\x1a#.stillwatch.v1.ListExamplesResponse\x12]\n\x0e\x46indNeighbours\x12$.stillwatch.v1.FindNeighboursRequest\x1a%.stillwatch.v1.FindNeighboursResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cstillwatch/v1/examples.proto\x12\rstillwatch.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bstillwatch/v1/verdict.proto\"\xe0\x02\n\x07\x45xample\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12#\n\x05label\x18\x03 \x01(\x0e\x32\x14.stillwatch.v1.Label\x12\x11\n\ttechnique\x18\x04 \x01(\t\x12\x14\n\x0c\x63\x61pabilities\x18\x05 \x03(\t\x12\x10\n\x08language\x18\x06 \x01(\t\x12\x0e\n\x06source\x18\x07 \x01(\t\x12\x0e\n\x06\x61uthor\x18\x08 \x01(\t\x12\x0c\n\x04note\x18\t \x01(\t\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0c\x63ontent_hash\x18\x0b \x01(\t\x12\x10\n\x08revision\x18\x0c \x01(\x03\x12\x0f\n\x07licence\x18\r \x01(\t\x12*\n\x05state\x18\x0e \x01(\x0e\x32\x1b.stillwatch.v1.ExampleState\x12\x17\n\x0f\x63hange_revision\x18\x0f \x01(\x03\"\xe1\x02\n\x06\x43hange\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x12\n\nexample_id\x18\x03 \x01(\t\x12+\n\x06\x61\x63tion\x18\x04 \x01(\x0e\x32\x1b.stillwatch.v1.ChangeAction\x12*\n\x05state\x18\x05 \x01(\x0e\x32\x1b.stillwatch.v1.ExampleState\x12#\n\x05label\x18\x06 \x01(\x0e\x32\x14.stillwatch.v1.Label\x12\x11\n\ttechnique\x18\x07 \x01(\t\x12\x14\n\x0c\x63\x61pabilities\x18\x08 \x03(\t\x12\r\n\x05\x61\x63tor\x18\t \x01(\t\x12\x0e\n\x06reason\x18\n \x01(\t\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nrequest_id\x18\x0c \x01(\t\x12\x16\n\x0ereplacement_id\x18\r \x01(\t\"q\n\x12\x41\x64\x64\x45xamplesRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12(\n\x08\x65xamples\x18\x02 \x03(\x0b\x32\x16.stillwatch.v1.Example\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\"Q\n\x13\x41\x64\x64\x45xamplesResponse\x12(\n\x08\x65xamples\x18\x01 \x03(\x0b\x32\x16.stillwatch.v1.Example\x12\x10\n\x08revision\x18\x02 \x01(\x03\"W\n\x15\x41\x63\x63\x65ptExamplesRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0b\n\x03ids\x18\x02 \x03(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\"T\n\x16\x41\x63\x63\x65ptExamplesResponse\x12(\n\x08\x65xamples\x18\x01 \x03(\x0b\x32\x16.stillwatch.v1.Example\x12\x10\n\x08revision\x18\x02 \x01(\x03\"W\n\x15RejectExamplesRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0b\n\x03ids\x18\x02 \x03(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\"T\n\x16RejectExamplesResponse\x12(\n\x08\x65xamples\x18\x01 \x03(\x0b\x32\x16.stillwatch.v1.Example\x12\x10\n\x08revision\x18\x02 \x01(\x03\"W\n\x15RevokeExamplesRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0b\n\x03ids\x18\x02 \x03(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\"T\n\x16RevokeExamplesResponse\x12(\n\x08\x65xamples\x18\x01 \x03(\x0b\x32\x16.stillwatch.v1.Example\x12\x10\n\x08revision\x18\x02 \x01(\x03\"X\n\x13RevokeSourceRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\"7\n\x14RevokeSourceResponse\x12\r\n\x05\x63ount\x18\x01 \x01(\x03\x12\x10\n\x08revision\x18\x02 \x01(\x03\"\x84\x01\n\x16RestoreExamplesRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0b\n\x03ids\x18\x02 \x03(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\x12*\n\x05state\x18\x05 \x01(\x0e\x32\x1b.stillwatch.v1.ExampleState\"U\n\x17RestoreExamplesResponse\x12(\n\x08\x65xamples\x18\x01 \x03(\x0b\x32\x16.stillwatch.v1.Example\x12\x10\n\x08revision\x18\x02 \x01(\x03\"c\n\x07Relabel\x12\n\n\x02id\x18\x01 \x01(\t\x12#\n\x05label\x18\x02 \x01(\x0e\x32\x14.stillwatch.v1.Label\x12\x11\n\ttechnique\x18\x03 \x01(\t\x12\x14\n\x0c\x63\x61pabilities\x18\x04 \x03(\t\"u\n\x16RelabelExamplesRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12(\n\x08relabels\x18\x02 \x03(\x0b\x32\x16.stillwatch.v1.Relabel\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\"U\n\x17RelabelExamplesResponse\x12(\n\x08\x65xamples\x18\x01 \x03(\x0b\x32\x16.stillwatch.v1.Example\x12\x10\n\x08revision\x18\x02 \x01(\x03\"\x85\x01\n\x17SupersedeExampleRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\x12+\n\x0breplacement\x18\x05 \x01(\x0b\x32\x16.stillwatch.v1.Example\"U\n\x18SupersedeExampleResponse\x12\'\n\x07\x65xample\x18\x01 \x01(\x0b\x32\x16.stillwatch.v1.Example\x12\x10\n\x08revision\x18\x02 \x01(\x03\"5\n\x11GetExampleRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x14\n\x0cwith_history\x18\x02 \x01(\x08\"e\n\x12GetExampleResponse\x12\'\n\x07\x65xample\x18\x01 \x01(\x0b\x32\x16.stillwatch.v1.Example\x12&\n\x07history\x18\x02 \x03(\x0b\x32\x15.stillwatch.v1.Change\"\xe0\x01\n\x13ListExamplesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12#\n\x05label\x18\x03 \x01(\x0e\x32\x14.stillwatch.v1.Label\x12\x0e\n\x06source\x18\x04 \x01(\t\x12*\n\x05state\x18\x05 \x01(\x0e\x32\x1b.stillwatch.v1.ExampleState\x12\x11\n\tany_state\x18\x06 \x01(\x08\x12\x1b\n\x0e\x61s_of_revision\x18\x07 \x01(\x03H\x00\x88\x01\x01\x42\x11\n\x0f_as_of_revision\"k\n\x14ListExamplesResponse\x12(\n\x08\x65xamples\x18\x01 \x03(\x0b\x32\x16.stillwatch.v1.Example\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x03\"Q\n\x12ListChangesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x14\n\x0c\x61\x66ter_number\x18\x03 \x01(\x03\"h\n\x13ListChangesResponse\x12&\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x15.stillwatch.v1.Change\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x03\"Y\n\x15\x46indNeighboursRequest\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\x05\x12#\n\x05label\x18\x03 \x01(\x0e\x32\x14.stillwatch.v1.Label\"u\n\x16\x46indNeighboursResponse\x12,\n\nneighbours\x18\x01 \x03(\x0b\x32\x18.stillwatch.v1.Neighbour\x12-\n\nprovenance\x18\x02 \x01(\x0b\x32\x19.stillwatch.v1.Provenance*F\n\x05Label\x12\x15\n\x11LABEL_UNSPECIFIED\x10\x00\x12\x14\n\x10LABEL_EXTRACTION\x10\x01\x12\x10\n\x0cLABEL_BENIGN\x10\x02*}\n\x0c\x45xampleState\x12\x1d\n\x19\x45XAMPLE_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15\x45XAMPLE_STATE_PENDING\x10\x01\x12\x18\n\x14\x45XAMPLE_STATE_ACTIVE\x10\x02\x12\x19\n\x15\x45XAMPLE_STATE_REVOKED\x10\x03*\xe5\x01\n\x0c\x43hangeAction\x12\x1d\n\x19\x43HANGE_ACTION_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43HANGE_ACTION_ADD\x10\x01\x12\x18\n\x14\x43HANGE_ACTION_ACCEPT\x10\x02\x12\x18\n\x14\x43HANGE_ACTION_REJECT\x10\x03\x12\x18\n\x14\x43HANGE_ACTION_REVOKE\x10\x04\x12\x19\n\x15\x43HANGE_ACTION_RESTORE\x10\x05\x12\x19\n\x15\x43HANGE_ACTION_RELABEL\x10\x06\x12\x1b\n\x17\x43HANGE_ACTION_SUPERSEDE\x10\x07\x32\xe6\x08\n\x0e\x45xampleService\x12T\n\x0b\x41\x64\x64\x45xamples\x12!.stillwatch.v1.AddExamplesRequest\x1a\".stillwatch.v1.AddExamplesResponse\x12]\n\x0e\x41\x63\x63\x65ptExamples\x12$.stillwatch.v1.AcceptExamplesRequest\x1a%.stillwatch.v1.AcceptExamplesResponse\x12]\n\x0eRejectExamples\x12$.stillwatch.v1.RejectExamplesRequest\x1a%.stillwatch.v1.RejectExamplesResponse\x12]\n\x0eRevokeExamples\x12$.stillwatch.v1.RevokeExamplesRequest\x1a%.stillwatch.v1.RevokeExamplesResponse\x12W\n\x0cRevokeSource\x12\".stillwatch.v1.RevokeSourceRequest\x1a#.stillwatch.v1.RevokeSourceResponse\x12`\n\x0fRestoreExamples\x12%.stillwatch.v1.RestoreExamplesRequest\x1a&.stillwatch.v1.RestoreExamplesResponse\x12`\n\x0fRelabelExamples\x12%.stillwatch.v1.RelabelExamplesRequest\x1a&.stillwatch.v1.RelabelExamplesResponse\x12\x63\n\x10SupersedeExample\x12&.stillwatch.v1.SupersedeExampleRequest\x1a\'.stillwatch.v1.SupersedeExampleResponse\x12Q\n\nGetExample\x12 .stillwatch.v1.GetExampleRequest\x1a!.stillwatch.v1.GetExampleResponse\x12W\n\x0cListExamples\x12\".stillwatch.v1.ListExamplesRequest\x1a#.stillwatch.v1.ListExamplesResponse\x12T\n\x0bListChanges\x12!.stillwatch.v1.ListChangesRequest\x1a\".stillwatch.v1.ListChangesResponse\x12]\n\x0e\x46indNeighbours\x12$.stillwatch.v1.FindNeighboursRequest\x1a%.stillwatch.v1.FindNeighboursResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'stillwatch.v1.examples_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LABEL']._serialized_start=1075
-  _globals['_LABEL']._serialized_end=1145
+  _globals['_LABEL']._serialized_start=3335
+  _globals['_LABEL']._serialized_end=3405
+  _globals['_EXAMPLESTATE']._serialized_start=3407
+  _globals['_EXAMPLESTATE']._serialized_end=3532
+  _globals['_CHANGEACTION']._serialized_start=3535
+  _globals['_CHANGEACTION']._serialized_end=3764
   _globals['_EXAMPLE']._serialized_start=110
-  _globals['_EXAMPLE']._serialized_end=376
-  _globals['_ADDEXAMPLESREQUEST']._serialized_start=378
-  _globals['_ADDEXAMPLESREQUEST']._serialized_end=460
-  _globals['_ADDEXAMPLESRESPONSE']._serialized_start=462
-  _globals['_ADDEXAMPLESRESPONSE']._serialized_end=543
-  _globals['_GETEXAMPLEREQUEST']._serialized_start=545
-  _globals['_GETEXAMPLEREQUEST']._serialized_end=576
-  _globals['_GETEXAMPLERESPONSE']._serialized_start=578
-  _globals['_GETEXAMPLERESPONSE']._serialized_end=639
-  _globals['_LISTEXAMPLESREQUEST']._serialized_start=641
-  _globals['_LISTEXAMPLESREQUEST']._serialized_end=754
-  _globals['_LISTEXAMPLESRESPONSE']._serialized_start=756
-  _globals['_LISTEXAMPLESRESPONSE']._serialized_end=863
-  _globals['_FINDNEIGHBOURSREQUEST']._serialized_start=865
-  _globals['_FINDNEIGHBOURSREQUEST']._serialized_end=954
-  _globals['_FINDNEIGHBOURSRESPONSE']._serialized_start=956
-  _globals['_FINDNEIGHBOURSRESPONSE']._serialized_end=1073
-  _globals['_EXAMPLESERVICE']._serialized_start=1148
-  _globals['_EXAMPLESERVICE']._serialized_end=1517
+  _globals['_EXAMPLE']._serialized_end=462
+  _globals['_CHANGE']._serialized_start=465
+  _globals['_CHANGE']._serialized_end=818
+  _globals['_ADDEXAMPLESREQUEST']._serialized_start=820
+  _globals['_ADDEXAMPLESREQUEST']._serialized_end=933
+  _globals['_ADDEXAMPLESRESPONSE']._serialized_start=935
+  _globals['_ADDEXAMPLESRESPONSE']._serialized_end=1016
+  _globals['_ACCEPTEXAMPLESREQUEST']._serialized_start=1018
+  _globals['_ACCEPTEXAMPLESREQUEST']._serialized_end=1105
+  _globals['_ACCEPTEXAMPLESRESPONSE']._serialized_start=1107
+  _globals['_ACCEPTEXAMPLESRESPONSE']._serialized_end=1191
+  _globals['_REJECTEXAMPLESREQUEST']._serialized_start=1193
+  _globals['_REJECTEXAMPLESREQUEST']._serialized_end=1280
+  _globals['_REJECTEXAMPLESRESPONSE']._serialized_start=1282
+  _globals['_REJECTEXAMPLESRESPONSE']._serialized_end=1366
+  _globals['_REVOKEEXAMPLESREQUEST']._serialized_start=1368
+  _globals['_REVOKEEXAMPLESREQUEST']._serialized_end=1455
+  _globals['_REVOKEEXAMPLESRESPONSE']._serialized_start=1457
+  _globals['_REVOKEEXAMPLESRESPONSE']._serialized_end=1541
+  _globals['_REVOKESOURCEREQUEST']._serialized_start=1543
+  _globals['_REVOKESOURCEREQUEST']._serialized_end=1631
+  _globals['_REVOKESOURCERESPONSE']._serialized_start=1633
+  _globals['_REVOKESOURCERESPONSE']._serialized_end=1688
+  _globals['_RESTOREEXAMPLESREQUEST']._serialized_start=1691
+  _globals['_RESTOREEXAMPLESREQUEST']._serialized_end=1823
+  _globals['_RESTOREEXAMPLESRESPONSE']._serialized_start=1825
+  _globals['_RESTOREEXAMPLESRESPONSE']._serialized_end=1910
+  _globals['_RELABEL']._serialized_start=1912
+  _globals['_RELABEL']._serialized_end=2011
+  _globals['_RELABELEXAMPLESREQUEST']._serialized_start=2013
+  _globals['_RELABELEXAMPLESREQUEST']._serialized_end=2130
+  _globals['_RELABELEXAMPLESRESPONSE']._serialized_start=2132
+  _globals['_RELABELEXAMPLESRESPONSE']._serialized_end=2217
+  _globals['_SUPERSEDEEXAMPLEREQUEST']._serialized_start=2220
+  _globals['_SUPERSEDEEXAMPLEREQUEST']._serialized_end=2353
+  _globals['_SUPERSEDEEXAMPLERESPONSE']._serialized_start=2355
+  _globals['_SUPERSEDEEXAMPLERESPONSE']._serialized_end=2440
+  _globals['_GETEXAMPLEREQUEST']._serialized_start=2442
+  _globals['_GETEXAMPLEREQUEST']._serialized_end=2495
+  _globals['_GETEXAMPLERESPONSE']._serialized_start=2497
+  _globals['_GETEXAMPLERESPONSE']._serialized_end=2598
+  _globals['_LISTEXAMPLESREQUEST']._serialized_start=2601
+  _globals['_LISTEXAMPLESREQUEST']._serialized_end=2825
+  _globals['_LISTEXAMPLESRESPONSE']._serialized_start=2827
+  _globals['_LISTEXAMPLESRESPONSE']._serialized_end=2934
+  _globals['_LISTCHANGESREQUEST']._serialized_start=2936
+  _globals['_LISTCHANGESREQUEST']._serialized_end=3017
+  _globals['_LISTCHANGESRESPONSE']._serialized_start=3019
+  _globals['_LISTCHANGESRESPONSE']._serialized_end=3123
+  _globals['_FINDNEIGHBOURSREQUEST']._serialized_start=3125
+  _globals['_FINDNEIGHBOURSREQUEST']._serialized_end=3214
+  _globals['_FINDNEIGHBOURSRESPONSE']._serialized_start=3216
+  _globals['_FINDNEIGHBOURSRESPONSE']._serialized_end=3333
+  _globals['_EXAMPLESERVICE']._serialized_start=3767
+  _globals['_EXAMPLESERVICE']._serialized_end=4893
 # @@protoc_insertion_point(module_scope)

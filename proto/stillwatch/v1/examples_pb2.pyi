@@ -45,6 +45,78 @@ LABEL_BENIGN: Label.ValueType  # 2
 """LABEL_BENIGN: ordinary use."""
 Global___Label: _TypeAlias = Label  # noqa: Y015
 
+class _ExampleState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ExampleStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ExampleState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    EXAMPLE_STATE_UNSPECIFIED: _ExampleState.ValueType  # 0
+    """EXAMPLE_STATE_UNSPECIFIED leaves the state to the server."""
+    EXAMPLE_STATE_PENDING: _ExampleState.ValueType  # 1
+    """EXAMPLE_STATE_PENDING: proposed; it is not searched, and so weighs nothing."""
+    EXAMPLE_STATE_ACTIVE: _ExampleState.ValueType  # 2
+    """EXAMPLE_STATE_ACTIVE: searched."""
+    EXAMPLE_STATE_REVOKED: _ExampleState.ValueType  # 3
+    """EXAMPLE_STATE_REVOKED: taken back, or rejected; it is kept, and can be restored."""
+
+class ExampleState(_ExampleState, metaclass=_ExampleStateEnumTypeWrapper):
+    """ExampleState says what became of an example."""
+
+EXAMPLE_STATE_UNSPECIFIED: ExampleState.ValueType  # 0
+"""EXAMPLE_STATE_UNSPECIFIED leaves the state to the server."""
+EXAMPLE_STATE_PENDING: ExampleState.ValueType  # 1
+"""EXAMPLE_STATE_PENDING: proposed; it is not searched, and so weighs nothing."""
+EXAMPLE_STATE_ACTIVE: ExampleState.ValueType  # 2
+"""EXAMPLE_STATE_ACTIVE: searched."""
+EXAMPLE_STATE_REVOKED: ExampleState.ValueType  # 3
+"""EXAMPLE_STATE_REVOKED: taken back, or rejected; it is kept, and can be restored."""
+Global___ExampleState: _TypeAlias = ExampleState  # noqa: Y015
+
+class _ChangeAction:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ChangeActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ChangeAction.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CHANGE_ACTION_UNSPECIFIED: _ChangeAction.ValueType  # 0
+    """CHANGE_ACTION_UNSPECIFIED is never sent."""
+    CHANGE_ACTION_ADD: _ChangeAction.ValueType  # 1
+    """CHANGE_ACTION_ADD: it was stored."""
+    CHANGE_ACTION_ACCEPT: _ChangeAction.ValueType  # 2
+    """CHANGE_ACTION_ACCEPT: pending, it became active."""
+    CHANGE_ACTION_REJECT: _ChangeAction.ValueType  # 3
+    """CHANGE_ACTION_REJECT: pending, it became revoked."""
+    CHANGE_ACTION_REVOKE: _ChangeAction.ValueType  # 4
+    """CHANGE_ACTION_REVOKE: it was taken back."""
+    CHANGE_ACTION_RESTORE: _ChangeAction.ValueType  # 5
+    """CHANGE_ACTION_RESTORE: revoked, it came back."""
+    CHANGE_ACTION_RELABEL: _ChangeAction.ValueType  # 6
+    """CHANGE_ACTION_RELABEL: it got other labels."""
+    CHANGE_ACTION_SUPERSEDE: _ChangeAction.ValueType  # 7
+    """CHANGE_ACTION_SUPERSEDE: another example took its place."""
+
+class ChangeAction(_ChangeAction, metaclass=_ChangeActionEnumTypeWrapper):
+    """ChangeAction says what was done to an example."""
+
+CHANGE_ACTION_UNSPECIFIED: ChangeAction.ValueType  # 0
+"""CHANGE_ACTION_UNSPECIFIED is never sent."""
+CHANGE_ACTION_ADD: ChangeAction.ValueType  # 1
+"""CHANGE_ACTION_ADD: it was stored."""
+CHANGE_ACTION_ACCEPT: ChangeAction.ValueType  # 2
+"""CHANGE_ACTION_ACCEPT: pending, it became active."""
+CHANGE_ACTION_REJECT: ChangeAction.ValueType  # 3
+"""CHANGE_ACTION_REJECT: pending, it became revoked."""
+CHANGE_ACTION_REVOKE: ChangeAction.ValueType  # 4
+"""CHANGE_ACTION_REVOKE: it was taken back."""
+CHANGE_ACTION_RESTORE: ChangeAction.ValueType  # 5
+"""CHANGE_ACTION_RESTORE: revoked, it came back."""
+CHANGE_ACTION_RELABEL: ChangeAction.ValueType  # 6
+"""CHANGE_ACTION_RELABEL: it got other labels."""
+CHANGE_ACTION_SUPERSEDE: ChangeAction.ValueType  # 7
+"""CHANGE_ACTION_SUPERSEDE: another example took its place."""
+Global___ChangeAction: _TypeAlias = ChangeAction  # noqa: Y015
+
 @_typing.final
 class Example(_message.Message):
     """Example is a labelled prompt."""
@@ -63,6 +135,9 @@ class Example(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     CONTENT_HASH_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    LICENCE_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    CHANGE_REVISION_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """id is made by the server from the content hash; it is ignored in requests to add."""
     text: _builtins.str
@@ -83,6 +158,12 @@ class Example(_message.Message):
     """content_hash is the SHA-256 of the text, in hexadecimal; set by the server."""
     revision: _builtins.int
     """revision is the store's revision that brought the example; set by the server."""
+    licence: _builtins.str
+    """licence says under which terms the text may be kept: an SPDX identifier, or free words."""
+    state: Global___ExampleState.ValueType
+    """state is pending or active in requests; unspecified, the server's settings decide."""
+    change_revision: _builtins.int
+    """change_revision is the store's revision of the example's last change; set by the server."""
     @_builtins.property
     def capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """capabilities are those that the prompt targets: none, one or several."""
@@ -106,14 +187,91 @@ class Example(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         content_hash: _builtins.str = ...,
         revision: _builtins.int = ...,
+        licence: _builtins.str = ...,
+        state: Global___ExampleState.ValueType = ...,
+        change_revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "capabilities", b"capabilities", "content_hash", b"content_hash", "create_time", b"create_time", "id", b"id", "label", b"label", "language", b"language", "note", b"note", "revision", b"revision", "source", b"source", "technique", b"technique", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "capabilities", b"capabilities", "change_revision", b"change_revision", "content_hash", b"content_hash", "create_time", b"create_time", "id", b"id", "label", b"label", "language", b"language", "licence", b"licence", "note", b"note", "revision", b"revision", "source", b"source", "state", b"state", "technique", b"technique", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Example: _TypeAlias = Example  # noqa: Y015
+
+@_typing.final
+class Change(_message.Message):
+    """Change is one entry of the history, to which is only ever added."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    EXAMPLE_ID_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    LABEL_FIELD_NUMBER: _builtins.int
+    TECHNIQUE_FIELD_NUMBER: _builtins.int
+    CAPABILITIES_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    REPLACEMENT_ID_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """number is its place among all changes, from 1."""
+    revision: _builtins.int
+    """revision is the store's revision that it belongs to; one write makes one revision."""
+    example_id: _builtins.str
+    """example_id says whose change it is."""
+    action: Global___ChangeAction.ValueType
+    """action is what was done."""
+    state: Global___ExampleState.ValueType
+    """state is the example's state after it."""
+    label: Global___Label.ValueType
+    """label is the example's label after it."""
+    technique: _builtins.str
+    """technique is the example's technique after it; empty for a benign one."""
+    actor: _builtins.str
+    """actor is who did it."""
+    reason: _builtins.str
+    """reason is why, in free words."""
+    request_id: _builtins.str
+    """request_id is the writer's own name for the write."""
+    replacement_id: _builtins.str
+    """replacement_id is the example that took its place; empty but for CHANGE_ACTION_SUPERSEDE."""
+    @_builtins.property
+    def capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """capabilities are the example's capabilities after it."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """create_time is when."""
+
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        revision: _builtins.int = ...,
+        example_id: _builtins.str = ...,
+        action: Global___ChangeAction.ValueType = ...,
+        state: Global___ExampleState.ValueType = ...,
+        label: Global___Label.ValueType = ...,
+        technique: _builtins.str = ...,
+        capabilities: _abc.Iterable[_builtins.str] | None = ...,
+        actor: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        request_id: _builtins.str = ...,
+        replacement_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "actor", b"actor", "capabilities", b"capabilities", "create_time", b"create_time", "example_id", b"example_id", "label", b"label", "number", b"number", "reason", b"reason", "replacement_id", b"replacement_id", "request_id", b"request_id", "revision", b"revision", "state", b"state", "technique", b"technique"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Change: _TypeAlias = Change  # noqa: Y015
 
 @_typing.final
 class AddExamplesRequest(_message.Message):
@@ -123,8 +281,14 @@ class AddExamplesRequest(_message.Message):
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     EXAMPLES_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """request_id is required: an identifier of this write, so that a repeated request adds nothing twice."""
+    reason: _builtins.str
+    """reason says why, in free words."""
+    actor: _builtins.str
+    """actor names who adds; the name of a token or certificate goes before it."""
     @_builtins.property
     def examples(self) -> _containers.RepeatedCompositeFieldContainer[Global___Example]:
         """examples are the examples to add: at least one, at most the server's limit."""
@@ -134,10 +298,12 @@ class AddExamplesRequest(_message.Message):
         *,
         request_id: _builtins.str = ...,
         examples: _abc.Iterable[Global___Example] | None = ...,
+        reason: _builtins.str = ...,
+        actor: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["examples", b"examples", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "examples", b"examples", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -155,9 +321,7 @@ class AddExamplesResponse(_message.Message):
     """revision is the store's revision that holds them all."""
     @_builtins.property
     def examples(self) -> _containers.RepeatedCompositeFieldContainer[Global___Example]:
-        """examples are as they are stored, in the order of the request. A text that was there already, with the same
-        labels, is returned as it was.
-        """
+        """examples are as they are stored, in the request's order; a text that was there with the same labels, as it was."""
 
     def __init__(
         self,
@@ -174,22 +338,514 @@ class AddExamplesResponse(_message.Message):
 Global___AddExamplesResponse: _TypeAlias = AddExamplesResponse  # noqa: Y015
 
 @_typing.final
+class AcceptExamplesRequest(_message.Message):
+    """AcceptExamplesRequest makes pending examples active, all or none."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    IDS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """request_id is required: an identifier of this write, so that a repeated request changes nothing."""
+    reason: _builtins.str
+    """reason says why, in free words."""
+    actor: _builtins.str
+    """actor names who acts; the name of a token or certificate goes before it."""
+    @_builtins.property
+    def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """ids are the examples: at least one, at most the server's limit."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        ids: _abc.Iterable[_builtins.str] | None = ...,
+        reason: _builtins.str = ...,
+        actor: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "ids", b"ids", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AcceptExamplesRequest: _TypeAlias = AcceptExamplesRequest  # noqa: Y015
+
+@_typing.final
+class AcceptExamplesResponse(_message.Message):
+    """AcceptExamplesResponse is sent once the change is durable and in force."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXAMPLES_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    """revision is a revision of the index that holds the change."""
+    @_builtins.property
+    def examples(self) -> _containers.RepeatedCompositeFieldContainer[Global___Example]:
+        """examples are as they are now, without their texts."""
+
+    def __init__(
+        self,
+        *,
+        examples: _abc.Iterable[Global___Example] | None = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["examples", b"examples", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AcceptExamplesResponse: _TypeAlias = AcceptExamplesResponse  # noqa: Y015
+
+@_typing.final
+class RejectExamplesRequest(_message.Message):
+    """RejectExamplesRequest makes pending examples revoked, all or none."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    IDS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """request_id is required: an identifier of this write, so that a repeated request changes nothing."""
+    reason: _builtins.str
+    """reason says why, in free words."""
+    actor: _builtins.str
+    """actor names who acts; the name of a token or certificate goes before it."""
+    @_builtins.property
+    def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """ids are the examples: at least one, at most the server's limit."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        ids: _abc.Iterable[_builtins.str] | None = ...,
+        reason: _builtins.str = ...,
+        actor: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "ids", b"ids", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RejectExamplesRequest: _TypeAlias = RejectExamplesRequest  # noqa: Y015
+
+@_typing.final
+class RejectExamplesResponse(_message.Message):
+    """RejectExamplesResponse is sent once the change is durable and in force."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXAMPLES_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    """revision is a revision of the index that holds the change."""
+    @_builtins.property
+    def examples(self) -> _containers.RepeatedCompositeFieldContainer[Global___Example]:
+        """examples are as they are now, without their texts."""
+
+    def __init__(
+        self,
+        *,
+        examples: _abc.Iterable[Global___Example] | None = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["examples", b"examples", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RejectExamplesResponse: _TypeAlias = RejectExamplesResponse  # noqa: Y015
+
+@_typing.final
+class RevokeExamplesRequest(_message.Message):
+    """RevokeExamplesRequest takes examples back, all or none; those that are revoked already stay so."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    IDS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """request_id is required: an identifier of this write, so that a repeated request changes nothing."""
+    reason: _builtins.str
+    """reason says why, in free words."""
+    actor: _builtins.str
+    """actor names who acts; the name of a token or certificate goes before it."""
+    @_builtins.property
+    def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """ids are the examples: at least one, at most the server's limit."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        ids: _abc.Iterable[_builtins.str] | None = ...,
+        reason: _builtins.str = ...,
+        actor: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "ids", b"ids", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeExamplesRequest: _TypeAlias = RevokeExamplesRequest  # noqa: Y015
+
+@_typing.final
+class RevokeExamplesResponse(_message.Message):
+    """RevokeExamplesResponse is sent once the change is durable and in force."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXAMPLES_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    """revision is a revision of the index that holds the change."""
+    @_builtins.property
+    def examples(self) -> _containers.RepeatedCompositeFieldContainer[Global___Example]:
+        """examples are as they are now, without their texts."""
+
+    def __init__(
+        self,
+        *,
+        examples: _abc.Iterable[Global___Example] | None = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["examples", b"examples", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeExamplesResponse: _TypeAlias = RevokeExamplesResponse  # noqa: Y015
+
+@_typing.final
+class RevokeSourceRequest(_message.Message):
+    """RevokeSourceRequest takes every example of a source back, as one act."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """request_id is required: an identifier of this write, so that a repeated request changes nothing."""
+    source: _builtins.str
+    """source is required: every example of it is taken back."""
+    reason: _builtins.str
+    """reason says why, in free words."""
+    actor: _builtins.str
+    """actor names who acts; the name of a token or certificate goes before it."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        source: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        actor: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "reason", b"reason", "request_id", b"request_id", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeSourceRequest: _TypeAlias = RevokeSourceRequest  # noqa: Y015
+
+@_typing.final
+class RevokeSourceResponse(_message.Message):
+    """RevokeSourceResponse is sent once the change is durable and in force."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COUNT_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    count: _builtins.int
+    """count is how many examples were revoked."""
+    revision: _builtins.int
+    """revision is a revision of the index that holds the change."""
+    def __init__(
+        self,
+        *,
+        count: _builtins.int = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeSourceResponse: _TypeAlias = RevokeSourceResponse  # noqa: Y015
+
+@_typing.final
+class RestoreExamplesRequest(_message.Message):
+    """RestoreExamplesRequest brings revoked examples back, all or none."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    IDS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """request_id is required: an identifier of this write, so that a repeated request changes nothing."""
+    reason: _builtins.str
+    """reason says why, in free words."""
+    actor: _builtins.str
+    """actor names who acts; the name of a token or certificate goes before it."""
+    state: Global___ExampleState.ValueType
+    """state is pending or active; unspecified means pending."""
+    @_builtins.property
+    def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """ids are the examples: at least one, at most the server's limit."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        ids: _abc.Iterable[_builtins.str] | None = ...,
+        reason: _builtins.str = ...,
+        actor: _builtins.str = ...,
+        state: Global___ExampleState.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "ids", b"ids", "reason", b"reason", "request_id", b"request_id", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RestoreExamplesRequest: _TypeAlias = RestoreExamplesRequest  # noqa: Y015
+
+@_typing.final
+class RestoreExamplesResponse(_message.Message):
+    """RestoreExamplesResponse is sent once the change is durable and in force."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXAMPLES_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    """revision is a revision of the index that holds the change."""
+    @_builtins.property
+    def examples(self) -> _containers.RepeatedCompositeFieldContainer[Global___Example]:
+        """examples are as they are now, without their texts."""
+
+    def __init__(
+        self,
+        *,
+        examples: _abc.Iterable[Global___Example] | None = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["examples", b"examples", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RestoreExamplesResponse: _TypeAlias = RestoreExamplesResponse  # noqa: Y015
+
+@_typing.final
+class Relabel(_message.Message):
+    """Relabel gives an example other labels."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    LABEL_FIELD_NUMBER: _builtins.int
+    TECHNIQUE_FIELD_NUMBER: _builtins.int
+    CAPABILITIES_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """id is required."""
+    label: Global___Label.ValueType
+    """label is required."""
+    technique: _builtins.str
+    """technique is required for an extraction example and must be empty for a benign one."""
+    @_builtins.property
+    def capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """capabilities take the place of all that the example had."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        label: Global___Label.ValueType = ...,
+        technique: _builtins.str = ...,
+        capabilities: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "id", b"id", "label", b"label", "technique", b"technique"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Relabel: _TypeAlias = Relabel  # noqa: Y015
+
+@_typing.final
+class RelabelExamplesRequest(_message.Message):
+    """RelabelExamplesRequest gives examples other labels, all or none; their state stays."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    RELABELS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """request_id is required: an identifier of this write, so that a repeated request changes nothing."""
+    reason: _builtins.str
+    """reason says why, in free words."""
+    actor: _builtins.str
+    """actor names who acts; the name of a token or certificate goes before it."""
+    @_builtins.property
+    def relabels(self) -> _containers.RepeatedCompositeFieldContainer[Global___Relabel]:
+        """relabels are the new labels: at least one, at most the server's limit."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        relabels: _abc.Iterable[Global___Relabel] | None = ...,
+        reason: _builtins.str = ...,
+        actor: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "reason", b"reason", "relabels", b"relabels", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RelabelExamplesRequest: _TypeAlias = RelabelExamplesRequest  # noqa: Y015
+
+@_typing.final
+class RelabelExamplesResponse(_message.Message):
+    """RelabelExamplesResponse is sent once the change is durable and in force."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXAMPLES_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    """revision is a revision of the index that holds the change."""
+    @_builtins.property
+    def examples(self) -> _containers.RepeatedCompositeFieldContainer[Global___Example]:
+        """examples are as they are now, without their texts."""
+
+    def __init__(
+        self,
+        *,
+        examples: _abc.Iterable[Global___Example] | None = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["examples", b"examples", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RelabelExamplesResponse: _TypeAlias = RelabelExamplesResponse  # noqa: Y015
+
+@_typing.final
+class SupersedeExampleRequest(_message.Message):
+    """SupersedeExampleRequest puts another example in the place of one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    REPLACEMENT_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """request_id is required: an identifier of this write, so that a repeated request changes nothing."""
+    id: _builtins.str
+    """id is required: the example that is revoked."""
+    reason: _builtins.str
+    """reason says why, in free words."""
+    actor: _builtins.str
+    """actor names who acts; the name of a token or certificate goes before it."""
+    @_builtins.property
+    def replacement(self) -> Global___Example:
+        """replacement is required: the example that takes its place."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        actor: _builtins.str = ...,
+        replacement: Global___Example | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["replacement", b"replacement"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "id", b"id", "reason", b"reason", "replacement", b"replacement", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SupersedeExampleRequest: _TypeAlias = SupersedeExampleRequest  # noqa: Y015
+
+@_typing.final
+class SupersedeExampleResponse(_message.Message):
+    """SupersedeExampleResponse is sent once the change is durable and in force."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXAMPLE_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    """revision is a revision of the index that holds the change."""
+    @_builtins.property
+    def example(self) -> Global___Example:
+        """example is the replacement as it is stored."""
+
+    def __init__(
+        self,
+        *,
+        example: Global___Example | None = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["example", b"example"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["example", b"example", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SupersedeExampleResponse: _TypeAlias = SupersedeExampleResponse  # noqa: Y015
+
+@_typing.final
 class GetExampleRequest(_message.Message):
     """GetExampleRequest names one example."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
+    WITH_HISTORY_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """id is required."""
+    with_history: _builtins.bool
+    """with_history asks for the example's changes, too."""
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
+        with_history: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "with_history", b"with_history"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -197,23 +853,29 @@ Global___GetExampleRequest: _TypeAlias = GetExampleRequest  # noqa: Y015
 
 @_typing.final
 class GetExampleResponse(_message.Message):
-    """GetExampleResponse is one example."""
+    """GetExampleResponse is one example, with what was asked for."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     EXAMPLE_FIELD_NUMBER: _builtins.int
+    HISTORY_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def example(self) -> Global___Example:
         """example is always set."""
+
+    @_builtins.property
+    def history(self) -> _containers.RepeatedCompositeFieldContainer[Global___Change]:
+        """history holds the last 1000 of its changes, oldest first, if they were asked for."""
 
     def __init__(
         self,
         *,
         example: Global___Example | None = ...,
+        history: _abc.Iterable[Global___Change] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["example", b"example"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["example", b"example"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["example", b"example", "history", b"history"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -229,6 +891,9 @@ class ListExamplesRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     LABEL_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    ANY_STATE_FIELD_NUMBER: _builtins.int
+    AS_OF_REVISION_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """page_size is at most 1000; 0 means 100."""
     page_token: _builtins.str
@@ -237,6 +902,12 @@ class ListExamplesRequest(_message.Message):
     """label keeps only examples of this label."""
     source: _builtins.str
     """source keeps only examples of this source."""
+    state: Global___ExampleState.ValueType
+    """state keeps only examples in this state; unspecified means active, unless any_state is set."""
+    any_state: _builtins.bool
+    """any_state keeps examples whatever their state."""
+    as_of_revision: _builtins.int
+    """as_of_revision asks for the examples as they were at this revision; not set, as they are now."""
     def __init__(
         self,
         *,
@@ -244,12 +915,17 @@ class ListExamplesRequest(_message.Message):
         page_token: _builtins.str = ...,
         label: Global___Label.ValueType = ...,
         source: _builtins.str = ...,
+        state: Global___ExampleState.ValueType = ...,
+        any_state: _builtins.bool = ...,
+        as_of_revision: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_as_of_revision", b"_as_of_revision", "as_of_revision", b"as_of_revision"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["label", b"label", "page_size", b"page_size", "page_token", b"page_token", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_as_of_revision", b"_as_of_revision", "any_state", b"any_state", "as_of_revision", b"as_of_revision", "label", b"label", "page_size", b"page_size", "page_token", b"page_token", "source", b"source", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__as_of_revision: _TypeAlias = _typing.Literal["as_of_revision"]  # noqa: Y015
+    _WhichOneofArgType__as_of_revision: _TypeAlias = _typing.Literal["_as_of_revision", b"_as_of_revision"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__as_of_revision) -> _WhichOneofReturnType__as_of_revision | None: ...
 
 Global___ListExamplesRequest: _TypeAlias = ListExamplesRequest  # noqa: Y015
 
@@ -284,6 +960,68 @@ class ListExamplesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListExamplesResponse: _TypeAlias = ListExamplesResponse  # noqa: Y015
+
+@_typing.final
+class ListChangesRequest(_message.Message):
+    """ListChangesRequest asks for a page of the history."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    AFTER_NUMBER_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """page_size is at most 1000; 0 means 100."""
+    page_token: _builtins.str
+    """page_token is the last answer's next_page_token; empty for the first page."""
+    after_number: _builtins.int
+    """after_number keeps only changes with a higher number: the last one that the caller knows."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        after_number: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_number", b"after_number", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListChangesRequest: _TypeAlias = ListChangesRequest  # noqa: Y015
+
+@_typing.final
+class ListChangesResponse(_message.Message):
+    """ListChangesResponse is a page of changes, oldest first."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHANGES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """next_page_token is empty on the last page."""
+    revision: _builtins.int
+    """revision is the store's revision."""
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Change]:
+        """changes are the page."""
+
+    def __init__(
+        self,
+        *,
+        changes: _abc.Iterable[Global___Change] | None = ...,
+        next_page_token: _builtins.str = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "next_page_token", b"next_page_token", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListChangesResponse: _TypeAlias = ListChangesResponse  # noqa: Y015
 
 @_typing.final
 class FindNeighboursRequest(_message.Message):

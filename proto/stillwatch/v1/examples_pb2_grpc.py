@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class ExampleServiceStub:
-    """ExampleService keeps the labelled examples.
+    """ExampleService keeps the labelled examples. Whatever it wrote is durable and in force when it answers.
     """
 
     def __init__(self, channel):
@@ -40,6 +40,41 @@ class ExampleServiceStub:
                 request_serializer=stillwatch_dot_v1_dot_examples__pb2.AddExamplesRequest.SerializeToString,
                 response_deserializer=stillwatch_dot_v1_dot_examples__pb2.AddExamplesResponse.FromString,
                 _registered_method=True)
+        self.AcceptExamples = channel.unary_unary(
+                '/stillwatch.v1.ExampleService/AcceptExamples',
+                request_serializer=stillwatch_dot_v1_dot_examples__pb2.AcceptExamplesRequest.SerializeToString,
+                response_deserializer=stillwatch_dot_v1_dot_examples__pb2.AcceptExamplesResponse.FromString,
+                _registered_method=True)
+        self.RejectExamples = channel.unary_unary(
+                '/stillwatch.v1.ExampleService/RejectExamples',
+                request_serializer=stillwatch_dot_v1_dot_examples__pb2.RejectExamplesRequest.SerializeToString,
+                response_deserializer=stillwatch_dot_v1_dot_examples__pb2.RejectExamplesResponse.FromString,
+                _registered_method=True)
+        self.RevokeExamples = channel.unary_unary(
+                '/stillwatch.v1.ExampleService/RevokeExamples',
+                request_serializer=stillwatch_dot_v1_dot_examples__pb2.RevokeExamplesRequest.SerializeToString,
+                response_deserializer=stillwatch_dot_v1_dot_examples__pb2.RevokeExamplesResponse.FromString,
+                _registered_method=True)
+        self.RevokeSource = channel.unary_unary(
+                '/stillwatch.v1.ExampleService/RevokeSource',
+                request_serializer=stillwatch_dot_v1_dot_examples__pb2.RevokeSourceRequest.SerializeToString,
+                response_deserializer=stillwatch_dot_v1_dot_examples__pb2.RevokeSourceResponse.FromString,
+                _registered_method=True)
+        self.RestoreExamples = channel.unary_unary(
+                '/stillwatch.v1.ExampleService/RestoreExamples',
+                request_serializer=stillwatch_dot_v1_dot_examples__pb2.RestoreExamplesRequest.SerializeToString,
+                response_deserializer=stillwatch_dot_v1_dot_examples__pb2.RestoreExamplesResponse.FromString,
+                _registered_method=True)
+        self.RelabelExamples = channel.unary_unary(
+                '/stillwatch.v1.ExampleService/RelabelExamples',
+                request_serializer=stillwatch_dot_v1_dot_examples__pb2.RelabelExamplesRequest.SerializeToString,
+                response_deserializer=stillwatch_dot_v1_dot_examples__pb2.RelabelExamplesResponse.FromString,
+                _registered_method=True)
+        self.SupersedeExample = channel.unary_unary(
+                '/stillwatch.v1.ExampleService/SupersedeExample',
+                request_serializer=stillwatch_dot_v1_dot_examples__pb2.SupersedeExampleRequest.SerializeToString,
+                response_deserializer=stillwatch_dot_v1_dot_examples__pb2.SupersedeExampleResponse.FromString,
+                _registered_method=True)
         self.GetExample = channel.unary_unary(
                 '/stillwatch.v1.ExampleService/GetExample',
                 request_serializer=stillwatch_dot_v1_dot_examples__pb2.GetExampleRequest.SerializeToString,
@@ -50,6 +85,11 @@ class ExampleServiceStub:
                 request_serializer=stillwatch_dot_v1_dot_examples__pb2.ListExamplesRequest.SerializeToString,
                 response_deserializer=stillwatch_dot_v1_dot_examples__pb2.ListExamplesResponse.FromString,
                 _registered_method=True)
+        self.ListChanges = channel.unary_unary(
+                '/stillwatch.v1.ExampleService/ListChanges',
+                request_serializer=stillwatch_dot_v1_dot_examples__pb2.ListChangesRequest.SerializeToString,
+                response_deserializer=stillwatch_dot_v1_dot_examples__pb2.ListChangesResponse.FromString,
+                _registered_method=True)
         self.FindNeighbours = channel.unary_unary(
                 '/stillwatch.v1.ExampleService/FindNeighbours',
                 request_serializer=stillwatch_dot_v1_dot_examples__pb2.FindNeighboursRequest.SerializeToString,
@@ -58,18 +98,67 @@ class ExampleServiceStub:
 
 
 class ExampleServiceServicer:
-    """ExampleService keeps the labelled examples.
+    """ExampleService keeps the labelled examples. Whatever it wrote is durable and in force when it answers.
     """
 
     def AddExamples(self, request, context):
-        """AddExamples stores examples; they are searchable when it answers.
+        """AddExamples stores examples; active ones are searchable when it answers.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AcceptExamples(self, request, context):
+        """AcceptExamples makes pending examples active.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RejectExamples(self, request, context):
+        """RejectExamples makes pending examples revoked.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeExamples(self, request, context):
+        """RevokeExamples takes examples back.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeSource(self, request, context):
+        """RevokeSource takes every example of a source back.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RestoreExamples(self, request, context):
+        """RestoreExamples brings revoked examples back.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RelabelExamples(self, request, context):
+        """RelabelExamples gives examples other labels.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SupersedeExample(self, request, context):
+        """SupersedeExample puts another example in the place of one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetExample(self, request, context):
-        """GetExample returns one example.
+        """GetExample returns one example, and its history.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -77,6 +166,13 @@ class ExampleServiceServicer:
 
     def ListExamples(self, request, context):
         """ListExamples returns examples page by page.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListChanges(self, request, context):
+        """ListChanges returns the history of all examples page by page.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -97,6 +193,41 @@ def add_ExampleServiceServicer_to_server(servicer, server):
                     request_deserializer=stillwatch_dot_v1_dot_examples__pb2.AddExamplesRequest.FromString,
                     response_serializer=stillwatch_dot_v1_dot_examples__pb2.AddExamplesResponse.SerializeToString,
             ),
+            'AcceptExamples': grpc.unary_unary_rpc_method_handler(
+                    servicer.AcceptExamples,
+                    request_deserializer=stillwatch_dot_v1_dot_examples__pb2.AcceptExamplesRequest.FromString,
+                    response_serializer=stillwatch_dot_v1_dot_examples__pb2.AcceptExamplesResponse.SerializeToString,
+            ),
+            'RejectExamples': grpc.unary_unary_rpc_method_handler(
+                    servicer.RejectExamples,
+                    request_deserializer=stillwatch_dot_v1_dot_examples__pb2.RejectExamplesRequest.FromString,
+                    response_serializer=stillwatch_dot_v1_dot_examples__pb2.RejectExamplesResponse.SerializeToString,
+            ),
+            'RevokeExamples': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeExamples,
+                    request_deserializer=stillwatch_dot_v1_dot_examples__pb2.RevokeExamplesRequest.FromString,
+                    response_serializer=stillwatch_dot_v1_dot_examples__pb2.RevokeExamplesResponse.SerializeToString,
+            ),
+            'RevokeSource': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeSource,
+                    request_deserializer=stillwatch_dot_v1_dot_examples__pb2.RevokeSourceRequest.FromString,
+                    response_serializer=stillwatch_dot_v1_dot_examples__pb2.RevokeSourceResponse.SerializeToString,
+            ),
+            'RestoreExamples': grpc.unary_unary_rpc_method_handler(
+                    servicer.RestoreExamples,
+                    request_deserializer=stillwatch_dot_v1_dot_examples__pb2.RestoreExamplesRequest.FromString,
+                    response_serializer=stillwatch_dot_v1_dot_examples__pb2.RestoreExamplesResponse.SerializeToString,
+            ),
+            'RelabelExamples': grpc.unary_unary_rpc_method_handler(
+                    servicer.RelabelExamples,
+                    request_deserializer=stillwatch_dot_v1_dot_examples__pb2.RelabelExamplesRequest.FromString,
+                    response_serializer=stillwatch_dot_v1_dot_examples__pb2.RelabelExamplesResponse.SerializeToString,
+            ),
+            'SupersedeExample': grpc.unary_unary_rpc_method_handler(
+                    servicer.SupersedeExample,
+                    request_deserializer=stillwatch_dot_v1_dot_examples__pb2.SupersedeExampleRequest.FromString,
+                    response_serializer=stillwatch_dot_v1_dot_examples__pb2.SupersedeExampleResponse.SerializeToString,
+            ),
             'GetExample': grpc.unary_unary_rpc_method_handler(
                     servicer.GetExample,
                     request_deserializer=stillwatch_dot_v1_dot_examples__pb2.GetExampleRequest.FromString,
@@ -106,6 +237,11 @@ def add_ExampleServiceServicer_to_server(servicer, server):
                     servicer.ListExamples,
                     request_deserializer=stillwatch_dot_v1_dot_examples__pb2.ListExamplesRequest.FromString,
                     response_serializer=stillwatch_dot_v1_dot_examples__pb2.ListExamplesResponse.SerializeToString,
+            ),
+            'ListChanges': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListChanges,
+                    request_deserializer=stillwatch_dot_v1_dot_examples__pb2.ListChangesRequest.FromString,
+                    response_serializer=stillwatch_dot_v1_dot_examples__pb2.ListChangesResponse.SerializeToString,
             ),
             'FindNeighbours': grpc.unary_unary_rpc_method_handler(
                     servicer.FindNeighbours,
@@ -121,7 +257,7 @@ def add_ExampleServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ExampleService:
-    """ExampleService keeps the labelled examples.
+    """ExampleService keeps the labelled examples. Whatever it wrote is durable and in force when it answers.
     """
 
     @staticmethod
@@ -141,6 +277,195 @@ class ExampleService:
             '/stillwatch.v1.ExampleService/AddExamples',
             stillwatch_dot_v1_dot_examples__pb2.AddExamplesRequest.SerializeToString,
             stillwatch_dot_v1_dot_examples__pb2.AddExamplesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AcceptExamples(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stillwatch.v1.ExampleService/AcceptExamples',
+            stillwatch_dot_v1_dot_examples__pb2.AcceptExamplesRequest.SerializeToString,
+            stillwatch_dot_v1_dot_examples__pb2.AcceptExamplesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RejectExamples(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stillwatch.v1.ExampleService/RejectExamples',
+            stillwatch_dot_v1_dot_examples__pb2.RejectExamplesRequest.SerializeToString,
+            stillwatch_dot_v1_dot_examples__pb2.RejectExamplesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeExamples(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stillwatch.v1.ExampleService/RevokeExamples',
+            stillwatch_dot_v1_dot_examples__pb2.RevokeExamplesRequest.SerializeToString,
+            stillwatch_dot_v1_dot_examples__pb2.RevokeExamplesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeSource(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stillwatch.v1.ExampleService/RevokeSource',
+            stillwatch_dot_v1_dot_examples__pb2.RevokeSourceRequest.SerializeToString,
+            stillwatch_dot_v1_dot_examples__pb2.RevokeSourceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RestoreExamples(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stillwatch.v1.ExampleService/RestoreExamples',
+            stillwatch_dot_v1_dot_examples__pb2.RestoreExamplesRequest.SerializeToString,
+            stillwatch_dot_v1_dot_examples__pb2.RestoreExamplesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RelabelExamples(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stillwatch.v1.ExampleService/RelabelExamples',
+            stillwatch_dot_v1_dot_examples__pb2.RelabelExamplesRequest.SerializeToString,
+            stillwatch_dot_v1_dot_examples__pb2.RelabelExamplesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SupersedeExample(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stillwatch.v1.ExampleService/SupersedeExample',
+            stillwatch_dot_v1_dot_examples__pb2.SupersedeExampleRequest.SerializeToString,
+            stillwatch_dot_v1_dot_examples__pb2.SupersedeExampleResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -195,6 +520,33 @@ class ExampleService:
             '/stillwatch.v1.ExampleService/ListExamples',
             stillwatch_dot_v1_dot_examples__pb2.ListExamplesRequest.SerializeToString,
             stillwatch_dot_v1_dot_examples__pb2.ListExamplesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListChanges(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stillwatch.v1.ExampleService/ListChanges',
+            stillwatch_dot_v1_dot_examples__pb2.ListChangesRequest.SerializeToString,
+            stillwatch_dot_v1_dot_examples__pb2.ListChangesResponse.FromString,
             options,
             channel_credentials,
             insecure,

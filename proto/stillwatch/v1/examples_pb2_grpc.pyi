@@ -27,37 +27,69 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ExampleServiceStub:
-    """ExampleService keeps the labelled examples."""
+    """ExampleService keeps the labelled examples. Whatever it wrote is durable and in force when it answers."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ExampleServiceAsyncStub: ...
     AddExamples: _grpc.UnaryUnaryMultiCallable[_examples_pb2.AddExamplesRequest, _examples_pb2.AddExamplesResponse]
-    """AddExamples stores examples; they are searchable when it answers."""
+    """AddExamples stores examples; active ones are searchable when it answers."""
+    AcceptExamples: _grpc.UnaryUnaryMultiCallable[_examples_pb2.AcceptExamplesRequest, _examples_pb2.AcceptExamplesResponse]
+    """AcceptExamples makes pending examples active."""
+    RejectExamples: _grpc.UnaryUnaryMultiCallable[_examples_pb2.RejectExamplesRequest, _examples_pb2.RejectExamplesResponse]
+    """RejectExamples makes pending examples revoked."""
+    RevokeExamples: _grpc.UnaryUnaryMultiCallable[_examples_pb2.RevokeExamplesRequest, _examples_pb2.RevokeExamplesResponse]
+    """RevokeExamples takes examples back."""
+    RevokeSource: _grpc.UnaryUnaryMultiCallable[_examples_pb2.RevokeSourceRequest, _examples_pb2.RevokeSourceResponse]
+    """RevokeSource takes every example of a source back."""
+    RestoreExamples: _grpc.UnaryUnaryMultiCallable[_examples_pb2.RestoreExamplesRequest, _examples_pb2.RestoreExamplesResponse]
+    """RestoreExamples brings revoked examples back."""
+    RelabelExamples: _grpc.UnaryUnaryMultiCallable[_examples_pb2.RelabelExamplesRequest, _examples_pb2.RelabelExamplesResponse]
+    """RelabelExamples gives examples other labels."""
+    SupersedeExample: _grpc.UnaryUnaryMultiCallable[_examples_pb2.SupersedeExampleRequest, _examples_pb2.SupersedeExampleResponse]
+    """SupersedeExample puts another example in the place of one."""
     GetExample: _grpc.UnaryUnaryMultiCallable[_examples_pb2.GetExampleRequest, _examples_pb2.GetExampleResponse]
-    """GetExample returns one example."""
+    """GetExample returns one example, and its history."""
     ListExamples: _grpc.UnaryUnaryMultiCallable[_examples_pb2.ListExamplesRequest, _examples_pb2.ListExamplesResponse]
     """ListExamples returns examples page by page."""
+    ListChanges: _grpc.UnaryUnaryMultiCallable[_examples_pb2.ListChangesRequest, _examples_pb2.ListChangesResponse]
+    """ListChanges returns the history of all examples page by page."""
     FindNeighbours: _grpc.UnaryUnaryMultiCallable[_examples_pb2.FindNeighboursRequest, _examples_pb2.FindNeighboursResponse]
     """FindNeighbours returns the examples nearest to a text."""
 
 @_typing.type_check_only
 class ExampleServiceAsyncStub(ExampleServiceStub):
-    """ExampleService keeps the labelled examples."""
+    """ExampleService keeps the labelled examples. Whatever it wrote is durable and in force when it answers."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     AddExamples: _aio.UnaryUnaryMultiCallable[_examples_pb2.AddExamplesRequest, _examples_pb2.AddExamplesResponse]  # type: ignore[assignment]
-    """AddExamples stores examples; they are searchable when it answers."""
+    """AddExamples stores examples; active ones are searchable when it answers."""
+    AcceptExamples: _aio.UnaryUnaryMultiCallable[_examples_pb2.AcceptExamplesRequest, _examples_pb2.AcceptExamplesResponse]  # type: ignore[assignment]
+    """AcceptExamples makes pending examples active."""
+    RejectExamples: _aio.UnaryUnaryMultiCallable[_examples_pb2.RejectExamplesRequest, _examples_pb2.RejectExamplesResponse]  # type: ignore[assignment]
+    """RejectExamples makes pending examples revoked."""
+    RevokeExamples: _aio.UnaryUnaryMultiCallable[_examples_pb2.RevokeExamplesRequest, _examples_pb2.RevokeExamplesResponse]  # type: ignore[assignment]
+    """RevokeExamples takes examples back."""
+    RevokeSource: _aio.UnaryUnaryMultiCallable[_examples_pb2.RevokeSourceRequest, _examples_pb2.RevokeSourceResponse]  # type: ignore[assignment]
+    """RevokeSource takes every example of a source back."""
+    RestoreExamples: _aio.UnaryUnaryMultiCallable[_examples_pb2.RestoreExamplesRequest, _examples_pb2.RestoreExamplesResponse]  # type: ignore[assignment]
+    """RestoreExamples brings revoked examples back."""
+    RelabelExamples: _aio.UnaryUnaryMultiCallable[_examples_pb2.RelabelExamplesRequest, _examples_pb2.RelabelExamplesResponse]  # type: ignore[assignment]
+    """RelabelExamples gives examples other labels."""
+    SupersedeExample: _aio.UnaryUnaryMultiCallable[_examples_pb2.SupersedeExampleRequest, _examples_pb2.SupersedeExampleResponse]  # type: ignore[assignment]
+    """SupersedeExample puts another example in the place of one."""
     GetExample: _aio.UnaryUnaryMultiCallable[_examples_pb2.GetExampleRequest, _examples_pb2.GetExampleResponse]  # type: ignore[assignment]
-    """GetExample returns one example."""
+    """GetExample returns one example, and its history."""
     ListExamples: _aio.UnaryUnaryMultiCallable[_examples_pb2.ListExamplesRequest, _examples_pb2.ListExamplesResponse]  # type: ignore[assignment]
     """ListExamples returns examples page by page."""
+    ListChanges: _aio.UnaryUnaryMultiCallable[_examples_pb2.ListChangesRequest, _examples_pb2.ListChangesResponse]  # type: ignore[assignment]
+    """ListChanges returns the history of all examples page by page."""
     FindNeighbours: _aio.UnaryUnaryMultiCallable[_examples_pb2.FindNeighboursRequest, _examples_pb2.FindNeighboursResponse]  # type: ignore[assignment]
     """FindNeighbours returns the examples nearest to a text."""
 
 class ExampleServiceServicer(metaclass=_abc_1.ABCMeta):
-    """ExampleService keeps the labelled examples."""
+    """ExampleService keeps the labelled examples. Whatever it wrote is durable and in force when it answers."""
 
     @_abc_1.abstractmethod
     def AddExamples(
@@ -65,7 +97,63 @@ class ExampleServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _examples_pb2.AddExamplesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_examples_pb2.AddExamplesResponse, _abc.Awaitable[_examples_pb2.AddExamplesResponse]]:
-        """AddExamples stores examples; they are searchable when it answers."""
+        """AddExamples stores examples; active ones are searchable when it answers."""
+
+    @_abc_1.abstractmethod
+    def AcceptExamples(
+        self,
+        request: _examples_pb2.AcceptExamplesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_examples_pb2.AcceptExamplesResponse, _abc.Awaitable[_examples_pb2.AcceptExamplesResponse]]:
+        """AcceptExamples makes pending examples active."""
+
+    @_abc_1.abstractmethod
+    def RejectExamples(
+        self,
+        request: _examples_pb2.RejectExamplesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_examples_pb2.RejectExamplesResponse, _abc.Awaitable[_examples_pb2.RejectExamplesResponse]]:
+        """RejectExamples makes pending examples revoked."""
+
+    @_abc_1.abstractmethod
+    def RevokeExamples(
+        self,
+        request: _examples_pb2.RevokeExamplesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_examples_pb2.RevokeExamplesResponse, _abc.Awaitable[_examples_pb2.RevokeExamplesResponse]]:
+        """RevokeExamples takes examples back."""
+
+    @_abc_1.abstractmethod
+    def RevokeSource(
+        self,
+        request: _examples_pb2.RevokeSourceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_examples_pb2.RevokeSourceResponse, _abc.Awaitable[_examples_pb2.RevokeSourceResponse]]:
+        """RevokeSource takes every example of a source back."""
+
+    @_abc_1.abstractmethod
+    def RestoreExamples(
+        self,
+        request: _examples_pb2.RestoreExamplesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_examples_pb2.RestoreExamplesResponse, _abc.Awaitable[_examples_pb2.RestoreExamplesResponse]]:
+        """RestoreExamples brings revoked examples back."""
+
+    @_abc_1.abstractmethod
+    def RelabelExamples(
+        self,
+        request: _examples_pb2.RelabelExamplesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_examples_pb2.RelabelExamplesResponse, _abc.Awaitable[_examples_pb2.RelabelExamplesResponse]]:
+        """RelabelExamples gives examples other labels."""
+
+    @_abc_1.abstractmethod
+    def SupersedeExample(
+        self,
+        request: _examples_pb2.SupersedeExampleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_examples_pb2.SupersedeExampleResponse, _abc.Awaitable[_examples_pb2.SupersedeExampleResponse]]:
+        """SupersedeExample puts another example in the place of one."""
 
     @_abc_1.abstractmethod
     def GetExample(
@@ -73,7 +161,7 @@ class ExampleServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _examples_pb2.GetExampleRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_examples_pb2.GetExampleResponse, _abc.Awaitable[_examples_pb2.GetExampleResponse]]:
-        """GetExample returns one example."""
+        """GetExample returns one example, and its history."""
 
     @_abc_1.abstractmethod
     def ListExamples(
@@ -82,6 +170,14 @@ class ExampleServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_examples_pb2.ListExamplesResponse, _abc.Awaitable[_examples_pb2.ListExamplesResponse]]:
         """ListExamples returns examples page by page."""
+
+    @_abc_1.abstractmethod
+    def ListChanges(
+        self,
+        request: _examples_pb2.ListChangesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_examples_pb2.ListChangesResponse, _abc.Awaitable[_examples_pb2.ListChangesResponse]]:
+        """ListChanges returns the history of all examples page by page."""
 
     @_abc_1.abstractmethod
     def FindNeighbours(

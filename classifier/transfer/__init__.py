@@ -1,0 +1,1 @@
+"""Examples in files: what a row of them holds, and how they come in and go out."""
