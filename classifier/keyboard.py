@@ -24,23 +24,23 @@ class Keyboard:
     def __init__(self, descriptor: int) -> None:
         """Read from a terminal that gives single keys."""
         self._descriptor = descriptor
+        self._size = os.get_terminal_size(descriptor)  # kept between keys: what is drawn meanwhile may miss a change
 
     def key(self, resized: Callable[[], None] = lambda: None) -> str:
         """Wait for a key.
 
         Args:
-            resized: Called when the terminal's size changed meanwhile.
+            resized: Called when the terminal's size changed since the last look, which may be before this call.
 
         Returns:
             The character; "" when the terminal went away. Function keys, and what is not ASCII, are passed over.
         """
-        size = os.get_terminal_size(self._descriptor)
         while True:
+            now = os.get_terminal_size(self._descriptor)
+            if now != self._size:
+                self._size = now
+                resized()
             if not self._ready(_LOOK_SECONDS):
-                now = os.get_terminal_size(self._descriptor)
-                if now != size:
-                    size = now
-                    resized()
                 continue
             data = self._read()
             if not data:

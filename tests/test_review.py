@@ -11,6 +11,7 @@ import subprocess
 import sys
 import termios
 import time
+import tty
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,7 @@ from test_cli import borrowed, run
 
 from classifier.client import Client
 from classifier.config import Settings
+from classifier.keyboard import Keyboard
 from classifier.local_examples import open_client
 from classifier.review_screen import Near, View, draw, room
 from classifier.visible import excerpt, visible
@@ -215,6 +217,23 @@ def test_the_screen_follows_the_terminals_size_and_the_terminal_is_left_as_it_wa
         at.until("0 of 3 decided: none")
         assert ended(at) == 0
         assert at.modes() == before
+
+
+def test_a_size_that_changes_while_the_screen_is_drawn_is_seen_at_the_next_key() -> None:
+    master, slave = pty.openpty()
+    try:
+        tty.setcbreak(slave)
+        keys = Keyboard(slave)
+        fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 70, 0, 0))
+        os.write(master, b"ab")
+        redrawn: list[bool] = []
+        assert keys.key(lambda: redrawn.append(True)) == "a"
+        assert redrawn == [True]
+        assert keys.key(lambda: redrawn.append(True)) == "b"
+        assert redrawn == [True]
+    finally:
+        os.close(master)
+        os.close(slave)
 
 
 def test_an_interrupt_keeps_what_was_decided_before_the_last_one(home: Path, file: Path) -> None:

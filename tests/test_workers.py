@@ -162,11 +162,12 @@ def test_no_call_fails_while_processes_are_killed(server: Server) -> None:
     crew_before = workers_of(server.process.pid)
     assert len(crew_before) == 2
     with Client(server.address, timeout=300) as client, ThreadPoolExecutor(16) as callers:  # both start again meanwhile
-        calls = [callers.submit(client.classify, f"{MARKER} {number} {ORDINARY}") for number in range(200)]
-        for pid in crew_before:  # one after the other: a batch that loses two processes may fail
+        for pid in crew_before:
+            calls = [callers.submit(client.classify, f"{MARKER} {pid} {number} {ORDINARY}") for number in range(100)]
             os.kill(pid, signal.SIGKILL)
+            # All are answered before the next one is killed: a batch that loses two processes may fail.
+            assert all(call.result().verdict.decision for call in calls)
             until(partial(complete_without, server.process.pid, pid), 120)
-        assert all(call.result().verdict.decision for call in calls)
     assert not workers_of(server.process.pid) & crew_before
 
 
