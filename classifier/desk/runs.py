@@ -10,7 +10,7 @@ import pyarrow as pa
 from classifier.batch.inputs import FORMATS, Source, find
 from classifier.batch.manifest import Input, RunManifest, manifest_of
 from classifier.batch.parts import load
-from classifier.batch.reading import Limits, Position, detect, read
+from classifier.batch.reading import DEFAULTS, Limits, Position, detect, read
 from classifier.batch.record import Place, Record
 from classifier.batch.shapes import Shape
 from classifier.desk.choosing import Seen
@@ -107,9 +107,11 @@ class RunPrompts:
 
     @property
     def _limits(self) -> Limits:
-        held = {"line_bytes": "line_bytes", "prompt_chars": "max_prompt_chars"}
-        said: dict[str, Any] = {name: self._manifest.identity.get(key) for name, key in held.items()}
-        return Limits(**{name: int(value) for name, value in said.items() if value is not None})
+        identity: dict[str, Any] = self._manifest.identity
+        return Limits(
+            line_bytes=int(identity.get("line_bytes") or DEFAULTS.line_bytes),
+            prompt_chars=int(identity.get("max_prompt_chars") or DEFAULTS.prompt_chars),
+        )
 
 
 def _seen(row: dict[str, Any]) -> Seen:
