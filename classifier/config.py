@@ -133,6 +133,11 @@ class Settings(BaseSettings):
         return Path(given).expanduser() if given else self.home.expanduser() / "examples.db"
 
     @property
+    def index(self) -> Path:
+        """Where the index's graphs are kept."""
+        return self.home.expanduser() / "index"
+
+    @property
     def model_cache(self) -> Path:
         """Where the model wheel is kept."""
         return self.home.expanduser() / "cache"

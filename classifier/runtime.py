@@ -20,6 +20,7 @@ from classifier.scorer import Scorer
 from index.change import Act
 from index.contract import ExampleStore
 from index.live import ExampleIndex, Snapshot, empty_snapshot
+from index.snapshots import SnapshotFile
 from index.store import open_store
 
 
@@ -32,6 +33,7 @@ class Runtime:
         store: The example store.
         examples: The live index over the store.
         scorer: Scores prompts.
+        kept: The file in which the index's snapshot is kept.
         sampling: The sample of what is scored; None where none is taken.
     """
 
@@ -39,6 +41,7 @@ class Runtime:
     store: ExampleStore
     examples: ExampleIndex
     scorer: Scorer
+    kept: SnapshotFile
     sampling: Sampling | None = None
 
 
@@ -65,7 +68,9 @@ def open_runtime(settings: Settings, *, store: Path | str | None = None, sampled
     opened = open_examples_store(store or settings.store_address)
     try:
         seed(opened, bundle)
-        runtime = [put_together(bundle, opened, settings, sampled=sampled)]
+        start = kept_by(settings, bundle).open(opened)
+        runtime = [put_together(bundle, opened, settings, start, sampled=sampled)]
+        del start
         del bundle  # whoever is given the runtime may let it go before the store is closed
         yield runtime.pop()
     finally:
@@ -118,7 +123,13 @@ def put_together(
     sampling = open_sampling(model, settings) if sampled else None
     observer = None if sampling is None else sampling.observe
     scorer = Scorer(model, lambda: index.snapshot, max_chars=settings.max_prompt_chars, observer=observer)
-    return Runtime(bundle, store, index, scorer, sampling)
+    return Runtime(bundle, store, index, scorer, kept_by(settings, bundle), sampling)
+
+
+def kept_by(settings: Settings, bundle: Bundle) -> SnapshotFile:
+    """The file in which an index by the bundle's encoder is kept; nothing is read or written yet."""
+    encoder = bundle.model.encoder
+    return SnapshotFile(settings.index, encoder.fingerprint, encoder.dimensions)
 
 
 def threads_of(settings: Settings) -> int:

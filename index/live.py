@@ -83,6 +83,29 @@ class Snapshot:
         left = list(ids)
         return Snapshot(self.revision, self.extraction.without(left), self.benign.without(left))
 
+    @property
+    def built(self) -> bool:
+        """Whether any side is searched by a graph, which takes long to build."""
+        return any(self.side(label).index.graph is not None for label in Label)
+
+    def holding(self, examples: Sequence[Example], vectors: Vectors, revision: int) -> "Snapshot":
+        """A new snapshot of these examples alone; those that are here alike keep their place in the index.
+
+        Args:
+            examples: Examples of both labels; a revision of 0 stands for that of the one that is here.
+            vectors: (n, d) float32 unit rows, theirs.
+            revision: The new snapshot's.
+
+        Returns:
+            The snapshot.
+        """
+        wanted = {example.id: example for example in examples}
+        held = {example.id: example for label in Label for example in self.side(label).examples}
+        same = {name for name, own in held.items() if name in wanted and _alike(own, wanted[name])}
+        rows = [row for row, example in enumerate(examples) if example.id not in same]
+        rest_of = self.without(held.keys() - same)
+        return rest_of.extended([examples[row] for row in rows], vectors[rows], revision)
+
     def get(self, name: str) -> Example | None:
         """The example with an id, on whichever side it is; None when it is not searched."""
         return self.extraction.get(name) or self.benign.get(name)
@@ -274,5 +297,9 @@ def _as_held(example: Example, held: Snapshot) -> bool:
     own = held.get(example.id)
     if own is None or example.state is not State.ACTIVE:
         return own is None and example.state is not State.ACTIVE
-    # A bundle's own examples do not know the store's revisions.
-    return own.same_labels(example) and own.changed in {0, example.changed}
+    return _alike(own, example)
+
+
+def _alike(own: Example, example: Example) -> bool:
+    """Whether two examples of one text say the same; a bundle's own ones do not know the store's revisions."""
+    return own.same_labels(example) and (own.changed == example.changed or 0 in (own.changed, example.changed))

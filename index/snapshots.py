@@ -100,7 +100,8 @@ class SnapshotFile:
             store: The source of truth; what it changed since is for the index to follow.
 
         Returns:
-            A snapshot at the revision of the kept one; None when there is none, or none that can be trusted.
+            A snapshot at the revision of the kept one; None when there is none, or none that can be trusted, or one of
+            another store.
 
         Raises:
             StoreUnavailable: When the store cannot be read.
@@ -109,12 +110,16 @@ class SnapshotFile:
         if found is None:
             return None
         revision, arrays = found
-        if revision > store.revision():  # of another store
+        if revision > store.revision():
             return None
         active = {example.id: example for example in store.since(0) if example.state is State.ACTIVE}
         try:
             sides = {label: self._put_together(label, arrays, active) for label in Label}
         except (ValueError, KeyError):
+            return None
+        known = {name for side in sides.values() for name in side.ids}
+        # What only changed later is for the index to follow; whatever else is missing says that this is another store.
+        if any(example.changed <= revision for name, example in active.items() if name not in known):
             return None
         return Snapshot(revision, sides[Label.EXTRACTION], sides[Label.BENIGN])
 

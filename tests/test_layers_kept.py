@@ -149,6 +149,10 @@ def test_a_snapshot_of_another_encoder_or_another_store_is_not_opened(
     assert SnapshotFile(tmp_path / "index", "another", ENCODER.dimensions).open(store) is None
     with closing(open_store(tmp_path / "empty.sqlite")) as other:
         assert kept.open(other) is None
+    with closing(open_store(tmp_path / "other.sqlite")) as other:
+        for number in range(store.revision() + 1):
+            other.add([Example(f"another {number}", Label.BENIGN)], ACT)
+        assert kept.open(other) is None
 
 
 @pytest.mark.usefixtures("saved")

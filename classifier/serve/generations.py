@@ -250,7 +250,9 @@ class Generations:
 
     def _candidate(self, bundle: Bundle, settings: Settings) -> Candidate:
         sampled = self._runtime.sampling is not None
-        return self.candidate(self._runtime.store, bundle, settings, self._stopping, sampled=sampled)
+        mine, other = self._runtime.bundle.model.encoder.fingerprint, bundle.model.encoder.fingerprint
+        held = self._runtime.examples.snapshot if mine == other else None
+        return self.candidate(self._runtime.store, bundle, settings, self._stopping, held=held, sampled=sampled)
 
     @classmethod
     def candidate(
@@ -260,6 +262,7 @@ class Generations:
         settings: Settings,
         stopping: threading.Event | None = None,
         *,
+        held: Snapshot | None = None,
         sampled: bool = False,
     ) -> Candidate:
         """Index the bundle's seed and everybody else's examples as if the store held this bundle's seed already.
@@ -269,6 +272,7 @@ class Generations:
             bundle: The opened bundle.
             settings: The operator's thresholds and limits.
             stopping: Ends the work early when it is set.
+            held: An index by the same encoder, whose graphs are taken over if it has any.
             sampled: Whether what is scored is traffic, of which a sample is taken once it is switched on.
 
         Returns:
@@ -290,11 +294,12 @@ class Generations:
         others = [e for e in found if e.state is State.ACTIVE and (e.source != SEED_SOURCE or e.id in kept)]
         rows = [row for row, seed in enumerate(bundle.examples) if seed.content_hash not in taken]
         seeds = [bundle.examples[row] for row in rows]
-        held = [e for e in found if e.state is State.ACTIVE and e.source == SEED_SOURCE and e.id not in kept]
-        seeded = set(map(_content, seeds)) == set(map(_content, held))
+        there = [e for e in found if e.state is State.ACTIVE and e.source == SEED_SOURCE and e.id not in kept]
+        seeded = set(map(_content, seeds)) == set(map(_content, there))
         nothing = empty_snapshot(bundle.model.encoder.dimensions)
         vectors = cls._vectors(store, others, bundle, nothing, stopping or threading.Event())
-        start = nothing.extended([*seeds, *others], np.concatenate([bundle.vectors[rows], vectors]), revision)
+        begun = held if held is not None and held.built else nothing
+        start = begun.holding([*seeds, *others], np.concatenate([bundle.vectors[rows], vectors]), revision)
         return Candidate(put_together(bundle, store, settings, start, sampled=sampled), revision, seeded)
 
     @staticmethod

@@ -21,7 +21,7 @@ from classifier.bundle import Bundle, open_bundle
 from classifier.canary import check
 from classifier.config import Settings
 from classifier.errors import StillwatchError
-from classifier.runtime import Runtime
+from classifier.runtime import Runtime, kept_by
 from classifier.scorer import Scorer
 from classifier.serve import convert
 from classifier.serve.edge import log_unknown
@@ -145,7 +145,8 @@ class Worker:
         return self._runtime.scorer
 
     def _put_together(self, bundle: Bundle) -> None:
-        self._runtime: Runtime = Generations.candidate(self._store, bundle, self._settings).runtime
+        held = kept_by(self._settings, bundle).open(self._store)  # only the server builds graphs, and keeps them
+        self._runtime: Runtime = Generations.candidate(self._store, bundle, self._settings, held=held).runtime
 
 
 def _fail(connection: socket.socket, error: Exception) -> None:
