@@ -2,11 +2,13 @@
 
 import os
 import select
+import signal
 import sys
 import termios
 import tty
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 from classifier.errors import InvalidRequest
 
@@ -25,6 +27,8 @@ class Keyboard:
         """Read from a terminal that gives single keys."""
         self._descriptor = descriptor
         self._size = os.get_terminal_size(descriptor)  # kept between keys: what is drawn meanwhile may miss a change
+        self._used = False
+        self._interrupted = False
 
     def key(self, resized: Callable[[], None] = lambda: None) -> str:
         """Wait for a key.
@@ -34,8 +38,14 @@ class Keyboard:
 
         Returns:
             The character; "" when the terminal went away. Function keys, and what is not ASCII, are passed over.
+
+        Raises:
+            KeyboardInterrupt: When Ctrl-C was pressed since the first call.
         """
+        self._used = True
         while True:
+            if self._interrupted:
+                raise KeyboardInterrupt
             now = os.get_terminal_size(self._descriptor)
             if now != self._size:
                 self._size = now
@@ -49,6 +59,15 @@ class Keyboard:
                 self._skip()
             elif data.isascii():
                 return data.decode()
+
+    def interrupt(self, number: int, frame: FrameType | None) -> None:
+        """Take Ctrl-C for a key, as a signal's handler: what is drawn or written meanwhile is finished first.
+
+        Before the first key is asked for, and when it is pressed once more, it interrupts whatever is being done.
+        """
+        if not self._used or self._interrupted:
+            signal.default_int_handler(number, frame)
+        self._interrupted = True
 
     def _skip(self) -> None:
         """Pass over the rest of a function key, and not over a key that was pressed after it."""
@@ -89,8 +108,11 @@ def keyboard() -> Iterator[Keyboard]:
         )
     descriptor = sys.stdin.fileno()
     before = termios.tcgetattr(descriptor)
+    keys = Keyboard(descriptor)
+    handler = signal.signal(signal.SIGINT, keys.interrupt)
     try:
         tty.setcbreak(descriptor)
-        yield Keyboard(descriptor)
+        yield keys
     finally:
+        signal.signal(signal.SIGINT, handler)
         termios.tcsetattr(descriptor, termios.TCSADRAIN, before)

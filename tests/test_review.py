@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -231,6 +232,25 @@ def test_a_size_that_changes_while_the_screen_is_drawn_is_seen_at_the_next_key()
         assert redrawn == [True]
         assert keys.key(lambda: redrawn.append(True)) == "b"
         assert redrawn == [True]
+    finally:
+        os.close(master)
+        os.close(slave)
+
+
+def test_an_interrupt_waits_for_the_next_key_and_a_second_one_does_not() -> None:
+    master, slave = pty.openpty()
+    try:
+        tty.setcbreak(slave)
+        keys = Keyboard(slave)
+        with pytest.raises(KeyboardInterrupt):
+            keys.interrupt(signal.SIGINT, None)  # nothing is decided yet
+        os.write(master, b"a")
+        assert keys.key() == "a"
+        keys.interrupt(signal.SIGINT, None)
+        with pytest.raises(KeyboardInterrupt):
+            keys.key()
+        with pytest.raises(KeyboardInterrupt):
+            keys.interrupt(signal.SIGINT, None)
     finally:
         os.close(master)
         os.close(slave)
