@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.grown import Grown
+from index.memory import in_large_pages
 from index.search import Hits, Positions, Vectors, checked, padded
 
 LINKS = 32
@@ -18,6 +19,7 @@ SEARCH_WIDTH = 112
 WIDE_FROM = 300_000
 WIDE_WIDTH = 256
 """The same from so many rows on."""
+_LINK_BYTES = 4
 _ROWS_AT_ONCE = 512
 
 _faiss: Any = faiss  # its types know neither this index nor how it is searched
@@ -36,6 +38,13 @@ def empty_index(dimensions: int) -> Any:
     return index
 
 
+def settle(index: Any) -> None:
+    """Put the rows and links of FAISS's own index, which is complete now, into large pages."""
+    codes, links = _faiss.downcast_index(index.storage).codes, index.hnsw.neighbors
+    in_large_pages(int(codes.data()), codes.size())
+    in_large_pages(int(links.data()), links.size() * _LINK_BYTES)
+
+
 class Graph:
     """An immutable graph of rows, each with the position that stands for it in the hits.
 
@@ -46,6 +55,7 @@ class Graph:
         """Hold an index and the positions, ascending, of its rows; `build` makes both."""
         self.index = index
         self.places = places
+        settle(index)
 
     @classmethod
     def build(cls, dimensions: int, rows: Iterable[Vectors], places: Positions, pause: Pause = rest) -> "Graph":

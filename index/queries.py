@@ -13,11 +13,16 @@ from index.schema import EXAMPLE_COLUMNS, EXAMPLE_COLUMNS_AS_OF, as_example, cha
 _ID = re.compile(r"ex-[0-9a-f]{20}")
 CHUNK = 500
 """How many values one query takes."""
+# Statements that every write runs are made once: making one takes longer than running it.
+_REVISION = sa.select(meta_table.c.value).where(meta_table.c.key == "revision")
+_EXAMPLES: sa.Select[tuple[object, ...]] = sa.select(*EXAMPLE_COLUMNS)
+_AMONG = examples_table.c.id.in_(sa.bindparam("ids", expanding=True))
+_BY_ID = _EXAMPLES.where(_AMONG)
 
 
 def last_revision(connection: Connection) -> int:
     """The number of the last write."""
-    return int(connection.scalar(sa.select(meta_table.c.value).where(meta_table.c.key == "revision")) or 0)
+    return int(connection.scalar(_REVISION) or 0)
 
 
 def by_id(connection: Connection, ids: Sequence[str], *, as_of: int | None = None) -> dict[str, Example]:
@@ -32,8 +37,9 @@ def by_id(connection: Connection, ids: Sequence[str], *, as_of: int | None = Non
         The examples by id.
     """
     found = {}
+    query = _BY_ID if as_of is None else select_examples(as_of).where(_AMONG)
     for some in chunks(ids):
-        for row in connection.execute(select_examples(as_of).where(examples_table.c.id.in_(some))):
+        for row in connection.execute(query, {"ids": list(some)}):
             example = as_example(row)
             found[example.id] = example
     return found
@@ -49,7 +55,7 @@ def select_examples(as_of: int | None = None) -> sa.Select[tuple[object, ...]]:
         A query of what `as_example` reads.
     """
     if as_of is None:
-        return sa.select(*EXAMPLE_COLUMNS)
+        return _EXAMPLES
     earlier = changes_table.alias("earlier")
     last = (
         sa.select(sa.func.max(earlier.c.number))

@@ -29,6 +29,11 @@ MAX_PAGE = 1_000
 MAX_PAGE_BYTES = 3 * 2**20
 """Of UTF-8 text; with one example more a page still fits the 4 MiB that gRPC clients take by default."""
 _ANY = Filter()
+_SINCE = (
+    select_examples()
+    .where(examples_table.c.changed > sa.bindparam("revision"))
+    .order_by(examples_table.c.changed, examples_table.c.last_change)
+)
 _ROW_BYTES = 64
 """Of an example's numbers, and of what its fields take besides their text."""
 
@@ -113,12 +118,9 @@ class StoreReader:
         Returns:
             The examples, in whatever state.
         """
-        changed = examples_table.c.changed
-        query = select_examples().where(changed > revision).order_by(changed, examples_table.c.last_change)
-        if revision <= 0:
-            query = query.where(examples_table.c.state != State.REVOKED.value)
+        query = _SINCE if revision > 0 else _SINCE.where(examples_table.c.state != State.REVOKED.value)
         with self._reading() as connection:
-            return [as_example(row) for row in connection.execute(query)]
+            return [as_example(row) for row in connection.execute(query, {"revision": revision})]
 
     def at_revision(self, revision: int) -> list[Example]:
         """The examples that were active at a revision, as they were, oldest first."""

@@ -67,6 +67,10 @@ class SqlStore(StoreReader):
             StoreUnavailable: When it cannot be used, or was written by a newer version.
         """
         super().__init__(backend)
+        upsert = backend.upsert(vectors_table)
+        self._keep = upsert.on_conflict_do_update(
+            index_elements=["encoder", "example_id"], set_={"vector": upsert.excluded.vector}
+        )
         try:
             migrate(backend)
         except BaseException:
@@ -281,13 +285,9 @@ class SqlStore(StoreReader):
             {"encoder": encoder, "example_id": name, "vector": vector.astype("<f4").tobytes()}
             for name, vector in vectors.items()
         ]
-        upsert = self._backend.upsert(vectors_table)
-        keep = upsert.on_conflict_do_update(
-            index_elements=["encoder", "example_id"], set_={"vector": upsert.excluded.vector}
-        )
         with self._writing() as connection:
             try:
-                connection.execute(keep, rows)
+                connection.execute(self._keep, rows)
             except sa.exc.IntegrityError:
                 raise ExampleNotFound("a vector's example is not stored: add the example first") from None
 

@@ -29,6 +29,10 @@ _LAST = sa.select(
     sa.select(sa.func.max(changes_table.c.number)).scalar_subquery(),
     sa.select(sa.func.max(examples_table.c.position)).scalar_subquery(),
 )
+_ADD, _CHANGE, _REQUEST = (sa.insert(table) for table in (examples_table, changes_table, requests_table))
+_COUNT = (
+    sa.update(meta_table).where(meta_table.c.key == "revision").values(value=sa.bindparam("new", type_=sa.BigInteger))
+)
 _PROPOSING = (Action.ADD.value, Action.RESTORE.value, Action.RELABEL.value)
 _ALTERED = ("label", "technique", "capabilities", "state", "changed", "last_change", "by_hand")
 
@@ -180,19 +184,16 @@ class Writing:
         """
         run = self._connection.execute
         if self._fresh:
-            run(sa.insert(examples_table), self._fresh)
+            run(_ADD, self._fresh)
         if self._altered:
             new = {name: sa.bindparam(f"new_{name}", type_=examples_table.c[name].type) for name in _ALTERED}
             run(sa.update(examples_table).where(examples_table.c.id == sa.bindparam("held")).values(new), self._altered)
         if self._changes:
-            run(sa.insert(changes_table), self._changes)
-            run(sa.update(meta_table).where(meta_table.c.key == "revision").values(value=self.revision))
+            run(_CHANGE, self._changes)
+            run(_COUNT, {"new": self.revision})
         if self.act.request_id is not None:
             revision = self.revision if self._changes else self.revision - 1
-            run(
-                sa.insert(requests_table),
-                {"request_id": self.act.request_id, "content": content, "revision": revision},
-            )
+            run(_REQUEST, {"request_id": self.act.request_id, "content": content, "revision": revision})
 
 
 def content_of(act: Act, what: str, *parts: object) -> str:
