@@ -9,7 +9,7 @@ times are its processor's. What a graph compares does not depend on the machine.
 
 import argparse
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ Vectors = NDArray[np.float32]
 _faiss: Any = faiss  # its types know neither these indexes nor how they are searched
 K = 10
 QUERIES = 500
+WIDTHS = (64, 96, 112, 128, 192, 256, 384)
 _AT_ONCE = 50_000
 _BUNDLE = Path("var/bundles/current/examples.npy")
 _NEAR = 16
@@ -139,8 +140,29 @@ def _measure(name: str, rows: Vectors, queries: Vectors, truth: NDArray[np.int64
     if "HNSW32,SQfp16" in name:
         settle(index)
     built = time.thread_time() - began
-    size = len(faiss.serialize_index(index)) / len(rows)
-    for label, parameters in _settings(name):
+    print_variants(name, index, queries, truth, built=built)
+
+
+def print_variants(
+    name: str,
+    index: Any,
+    queries: Vectors,
+    truth: NDArray[np.int64],
+    widths: Sequence[int] = WIDTHS,
+    built: float = 0.0,
+) -> None:
+    """Print a line for each setting of an index: recall@10, time, rows compared, bytes a row.
+
+    Args:
+        name: The index's, for FAISS's factory.
+        index: FAISS's own, filled.
+        queries: (q, d) float32 unit rows.
+        truth: (q, k) numbers of the rows that are nearest.
+        widths: Of the searches of a graph.
+        built: Seconds that it took to build.
+    """
+    size = len(faiss.serialize_index(index)) / index.ntotal
+    for label, parameters in _settings(name, widths):
         seconds, found = [], []
         _faiss.cvar.hnsw_stats.reset()
         for query in queries:
@@ -148,14 +170,14 @@ def _measure(name: str, rows: Vectors, queries: Vectors, truth: NDArray[np.int64
             found.append(index.search(query[None, :], K, params=parameters)[1][0])
             seconds.append(time.thread_time() - began)
         middle, high = 1_000 * np.quantile(seconds, [0.5, 0.99])
-        reached, compared = recall(np.stack(found), truth), _faiss.cvar.hnsw_stats.ndis // len(queries) or len(rows)
+        reached, compared = recall(np.stack(found), truth), _faiss.cvar.hnsw_stats.ndis // len(queries) or index.ntotal
         times = f"{middle:>7.3f} {high:>7.3f} {compared if 'IVF' not in name else 0:>8,}"
         print(f"{name:<22} {label:<14} {reached:>9.4f} {times} {size:>6.0f} {built:>8.1f}", flush=True)
 
 
-def _settings(name: str) -> Iterator[tuple[str, Any]]:
+def _settings(name: str, widths: Sequence[int]) -> Iterator[tuple[str, Any]]:
     if "HNSW" in name:
-        for width in (64, 96, 112, 128, 192, 256, 384):
+        for width in widths:
             yield f"efSearch {width}", _faiss.SearchParametersHNSW(efSearch=width)
     elif "IVF" in name:
         for lists in (8, 16, 32, 64, 128):
