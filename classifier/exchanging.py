@@ -26,6 +26,7 @@ def add_verbs(app: typer.Typer) -> None:
 def import_examples(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help=".jsonl, .csv, both also .gz; .parquet.")],
     source: Annotated[str, typer.Option(help="The source of rows that name none; else the file's name.")] = "",
+    licence: Annotated[str, typer.Option(help="The licence of rows that name none.")] = "",
     state: Annotated[str | None, typer.Option(help="pending or active: of every row, whatever it says.")] = None,
     format: FormatOption = None,
     rejects: Annotated[Path | None, typer.Option(help="Write a line of JSON for each row that is not stored.")] = None,
@@ -49,6 +50,7 @@ def import_examples(
         format=_format(format),
         rejects=rejects,
         include_rows=include_rows,
+        licence=licence,
     )
     _tell(counts, first, rejects, json=json)
     if counts.rejected:

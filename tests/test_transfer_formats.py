@@ -211,6 +211,12 @@ def test_an_exported_row_keeps_its_empty_source(tmp_path: Path) -> None:
     assert rows_of(tmp_path, {**PLAIN, "stillwatch_schema": 1, "source": ""})[0].source == ""
 
 
+def test_a_row_without_a_licence_takes_the_importers(tmp_path: Path) -> None:
+    rows = [PLAIN, {**PLAIN, "licence": "CC0-1.0"}]
+    found = rows_of(tmp_path, *rows, choices=Choices(licence="own work"))
+    assert [example.licence for example in found] == ["own work", "CC0-1.0"]
+
+
 def test_the_importers_state_goes_before_the_rows(tmp_path: Path) -> None:
     rows = [{**PLAIN, "state": state} for state in ("active", "revoked", None)]
     assert {each.state for each in rows_of(tmp_path, *rows, choices=Choices(state=State.PENDING))} == {State.PENDING}

@@ -25,6 +25,7 @@ def import_files(
     format: str | None = None,
     rejects: Path | None = None,
     include_rows: bool = False,
+    licence: str = "",
 ) -> tuple[Counts, list[Rejection]]:
     """Store the good rows of files, and say what is wrong with the others.
 
@@ -38,6 +39,7 @@ def import_files(
         format: jsonl, csv or parquet, where a name's suffix does not tell.
         rejects: The file to which rejected rows go.
         include_rows: Whether they go there with their content.
+        licence: The licence of rows that name none.
 
     Returns:
         The counts, and the first rejected rows.
@@ -52,7 +54,7 @@ def import_files(
     with open_rejects(rejects, files, include_rows=include_rows) as rejected, open_client(settings, server) as client:
         work = Import(client, _known(client), rejected, actor)
         for path, found in sources:
-            work.run(ExampleFile(found, Choices(source, path.name, state)))
+            work.run(ExampleFile(found, Choices(source, path.name, state, licence)))
     return work.counts, rejected.first
 
 

@@ -111,11 +111,13 @@ class Choices:
         source: The source of rows that name none; "" takes `file` for rows without a schema version.
         file: The file's name. Rows that state their schema were exported, and an empty source of theirs stays empty.
         state: The state of every row, whatever it says; None takes its own, or active.
+        licence: The licence of rows that name none.
     """
 
     source: str = ""
     file: str = ""
     state: State | None = None
+    licence: str = ""
 
 
 AS_WRITTEN = Choices()
@@ -170,14 +172,13 @@ def example_of(row: Mapping[str, object], choices: Choices = AS_WRITTEN) -> Exam
         raise RowRefused(
             Reason.RESERVED_SOURCE, f'source "{SEED_SOURCE}" is kept for the bundle\'s own examples: name another one'
         )
-    fields: dict[str, Any] = {
-        name: given[name] or "" for name in ("label", "technique", "language", "author", "note", "licence")
-    }
+    fields: dict[str, Any] = {name: given[name] or "" for name in ("label", "technique", "language", "author", "note")}
     times = {name: given[name] for name in ("created", "revision", "changed") if given[name] is not None}
     try:
         return Example(
             text=text,
             source=source,
+            licence=given["licence"] or choices.licence,
             capabilities=given["capabilities"] or (),
             state=choices.state or _state(given["state"]),
             **fields,
