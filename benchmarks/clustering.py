@@ -18,7 +18,7 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import numpy as np
-from killing import command, rows_of
+from killing import command, differences
 from texts import rough_texts
 
 from classifier.batch.parts import SCORES, read_parts
@@ -120,8 +120,7 @@ def main() -> None:
                 timed = time_run(path, outputs[-1], given.rows_per_part, engine, width)
                 found[engine, width].append(timed)
                 print(f"  {engine} {width}: {timed.rate:.0f}/s, {timed.core_rate:.0f}/s of processor", flush=True)
-            wanted = rows_of(outputs[0])
-            if any(rows_of(output) != wanted for output in outputs[1:]):
+            if any(differences(output, outputs[0]) for output in outputs[1:]):
                 sys.exit("the runs do not give the same rows")
     print(f"{len(texts):,} rows, parts of {given.rows_per_part}, {given.rounds} rounds, load {os.getloadavg()[0]:.1f}")
     for (engine, width), runs in found.items():

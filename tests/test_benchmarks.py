@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import killing
 import overload
+import pyarrow as pa
 import pytest
 import reload
 import variants
@@ -138,3 +140,16 @@ def test_the_figures_of_the_night_are_those_of_the_inner_files() -> None:
     assert ": 1.00% of" in read
     assert "400 prompts in 20.0 s, 20/s, 10/s/core, 1.50 cores busy, peak memory 600 MiB" in whole
     assert ": 400.0 hours on 2 cores" in month
+
+
+def test_where_the_rows_of_two_runs_differ_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def rows(*probabilities: float) -> pa.Table:
+        return pa.table({"file": ["a"] * len(probabilities), "row": range(len(probabilities)), "p": probabilities})
+
+    runs = {"calm": rows(0.1, 0.2), "moved": rows(0.1, 0.3), "short": rows(0.1)}
+    monkeypatch.setattr(killing, "rows_of", lambda output: (runs[output.name], rows()))
+    assert killing.differences(tmp_path / "calm", tmp_path / "calm") == []
+    assert killing.differences(tmp_path / "moved", tmp_path / "calm") == [
+        "scores.p: 1 rows differ, first a:1: 0.3 and 0.2"
+    ]
+    assert killing.differences(tmp_path / "short", tmp_path / "calm")[0].startswith("scores: 1 rows")
