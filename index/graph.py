@@ -17,7 +17,7 @@ BUILD_WIDTH = 200
 SEARCH_WIDTH = 112
 """How many of the nearest rows a search keeps in view."""
 WIDE_FROM = 300_000
-WIDE_WIDTH = 256
+WIDE_WIDTH = 160
 """The same from so many rows on."""
 _LINK_BYTES = 4
 _ROWS_AT_ONCE = 512
