@@ -31,7 +31,7 @@ class Tail:
         interval: float = INTERVAL_SECONDS,
         on_trouble: Callable[[Exception], None] = lambda error: None,
         on_renewal: Callable[[ExampleIndex], None] = lambda index: None,
-        on_followed: Callable[[int], None] = lambda revision: None,
+        follow: Callable[[ExampleIndex], None] = ExampleIndex.catch_up,
     ) -> None:
         """Prepare both; `start` starts them.
 
@@ -40,13 +40,13 @@ class Tail:
             interval: Seconds between two looks at the store.
             on_trouble: Told what keeps a thread from its work: once, until it works again.
             on_renewal: Told of an index that was renewed, on the renewing thread.
-            on_followed: Told of the revision that the index was brought to, on the following thread.
+            follow: Brings the index, or the one in force by then, to the store's revision; on the following thread.
         """
         self._index = index
         self._interval = interval
         self._on_trouble = on_trouble
         self._on_renewal = on_renewal
-        self._on_followed = on_followed
+        self._bring_up = follow
         self._stopping = threading.Event()
         self._threads = [
             threading.Thread(target=self._run, args=(work, priority), name=name, daemon=True)
@@ -87,8 +87,7 @@ class Tail:
     def _follow(self) -> None:
         index = self._index()
         if index.store.revision() != index.snapshot.revision:
-            index.catch_up()
-            self._on_followed(index.snapshot.revision)
+            self._bring_up(index)
 
     def _renew(self) -> None:
         index = self._index()

@@ -34,7 +34,7 @@ async def following(generations: Generations) -> AsyncIterator[None]:
         lambda: generations.runtime.examples,
         on_trouble=_say,
         on_renewal=_Keeper(generations),
-        on_followed=generations.caught_up,
+        follow=lambda _: generations.follow(),
     )
     tail.start()
     keeping = asyncio.create_task(_keep_sample(generations))

@@ -173,10 +173,15 @@ class Generations:
             self._followers.catch_up(revision)
             return done, revision
 
-    def caught_up(self, revision: int) -> None:
-        """Bring the followers to a revision that others' writes have brought the index to."""
+    def follow(self) -> None:
+        """Bring whatever is in force to the store's revision, whoever wrote to it.
+
+        Never between a reload's write of the new bundle's seed and its swap: the old bundle would get the new seed.
+        """
         with self._writing:
-            self._followers.catch_up(revision)
+            index = self._runtime.examples
+            index.catch_up()
+            self._followers.catch_up(index.snapshot.revision)
 
     def sample(self) -> None:
         """Sample what is scored from now on."""
