@@ -211,19 +211,36 @@ class ExampleIndex:
             self._follow({})
             return done, self._snapshot.revision
 
-    def add(self, examples: Sequence[Example], act: Act | None = None) -> list[Example]:
+    def embedded(self, examples: Sequence[Example]) -> dict[str, Vectors]:
+        """The examples' vectors by their ids, for `add`; takes as long as the encoder takes.
+
+        Args:
+            examples: What is to be added.
+
+        Returns:
+            (d,) float32 unit vectors.
+        """
+        vectors = self._embed([example.text for example in examples])
+        if examples and vectors.shape != (len(examples), self._dimensions):
+            raise ValueError(f"{len(examples)} examples, but vectors of shape {vectors.shape}")
+        return {example.id: vector for example, vector in zip(examples, vectors, strict=True)}
+
+    def add(
+        self, examples: Sequence[Example], act: Act | None = None, vectors: Mapping[str, Vectors] | None = None
+    ) -> list[Example]:
         """Store examples durably and make the active ones searchable, before this returns.
 
         Args:
             examples: What to add: all of it or nothing.
             act: Who adds them, and why; None for the first example's author.
+            vectors: What `embedded` made of them; None has them encoded now.
 
         Returns:
             The examples as they are stored.
         """
         act = act or Act(examples[0].author if examples else "")
         # Whatever can fail does so before anything is stored; and the encoder keeps no other writer waiting.
-        vectors = self._embedded(examples)
+        vectors = self.embedded(examples) if vectors is None else vectors
         with self._writing:
             stored = self.store.add(examples, act)
             self._keep(vectors)
@@ -276,7 +293,7 @@ class ExampleIndex:
             known = {**self.store.vectors(self._encoder, since=self._snapshot.revision), **known}
         missing = [example for example in examples if example.id not in known]
         if missing:
-            made = self._embedded(missing)
+            made = self.embedded(missing)
             self._keep(made)
             known = {**known, **made}
         return np.array([known[example.id] for example in examples], np.float32).reshape(len(examples), -1)
@@ -284,12 +301,6 @@ class ExampleIndex:
     def _keep(self, vectors: Mapping[str, Vectors]) -> None:
         with suppress(StoreUnavailable):  # a vector that is not kept is made again
             self.store.keep_vectors(self._encoder, vectors)
-
-    def _embedded(self, examples: Sequence[Example]) -> dict[str, Vectors]:
-        vectors = self._embed([example.text for example in examples])
-        if examples and vectors.shape != (len(examples), self._dimensions):
-            raise ValueError(f"{len(examples)} examples, but vectors of shape {vectors.shape}")
-        return {example.id: vector for example, vector in zip(examples, vectors, strict=True)}
 
 
 def _as_held(example: Example, held: Snapshot) -> bool:

@@ -153,9 +153,12 @@ class Generations:
         Returns:
             The examples as they are stored, and a revision of the index that holds them.
         """
+        index = self._runtime.examples
+        vectors: Mapping[str, Floats] | None = index.embedded(examples)  # which keeps no other writer waiting
         with self._writing:
-            index = self._runtime.examples
-            stored, revision = index.add(examples, act), index.snapshot.revision
+            if index is not self._runtime.examples:  # a reload came between, perhaps with another encoder
+                index, vectors = self._runtime.examples, None
+            stored, revision = index.add(examples, act, vectors), index.snapshot.revision
             self._followers.catch_up(revision)
             return stored, revision
 
