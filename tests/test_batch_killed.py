@@ -212,6 +212,22 @@ def test_runs_that_are_killed_at_random_moments_add_up_to_a_calm_one_row_for_row
     assert len(scores) + len(rejects) == lines
 
 
+def test_a_limit_that_ends_within_a_part_leaves_no_trace_in_the_rows(tmp_path: Path) -> None:
+    first, second = write_log(tmp_path / "a.jsonl", 100), write_log(tmp_path / "b.jsonl", 70, 1)
+    environment = home_of(tmp_path)
+
+    def run(logs: list[Path], output: str, *options: str) -> None:
+        arguments = [*command(logs, tmp_path / output, 40), *options]
+        subprocess.run(arguments, env=environment, check=True, stdout=subprocess.DEVNULL)
+
+    run([first, second], "calm")
+    run([second], "out")  # as on several machines, where the parts of all logs are made at once
+    run([first, second], "out", "--limit", "120")
+    assert [part.read for part in read_parts(tmp_path / "out") if part.cut] == [10]
+    run([first, second], "out")
+    assert not differences(tmp_path / "out", tmp_path / "calm")
+
+
 def _unread(arguments: list[str], environment: dict[str, str]) -> subprocess.Popen[str]:
     """A process whose standard output nobody reads."""
     reader, writer = os.pipe()
