@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from searching import QUERIES, K, made, nearest, print_variants, recall
 
-from index.graph import Pause
+from index.graph import Pause, rest
 from index.layers import Layers
 from index.search import BatchIndex, Vectors
 from index.side import TAIL
@@ -39,7 +39,7 @@ def main() -> None:
     rows, queries, _ = made(np.load(given.corpus), given.rows + TAIL, QUERIES, 1)
     old, new = rows[: given.rows], rows[given.rows :]
     began = time.perf_counter()
-    layers = Layers.of(BatchIndex(old)).compacted(lambda: None)
+    layers = Layers.of(BatchIndex(old)).compacted(rest)
     print(f"{given.rows:,} rows: the graph took {time.perf_counter() - began:.0f} s", flush=True)
     assert layers.graph is not None
     truth = nearest(old, queries, K)[1]

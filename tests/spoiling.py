@@ -2,11 +2,25 @@
 
 import hashlib
 import json
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from variants import BUILT
+
 from classifier.bundle import MANIFEST
+
+
+def pristine_copy(folder: Path) -> Path:
+    """Copy the built bundle into a folder that nobody rebuilds."""
+    return Path(shutil.copytree(BUILT.resolve(), folder, dirs_exist_ok=True))
+
+
+def linked_copy(pristine: Path, folder: Path) -> Path:
+    """Copy a bundle by links."""
+    return Path(shutil.copytree(pristine, folder, copy_function=os.link))
 
 
 def manifest_of(folder: Path) -> dict[str, Any]:

@@ -1,9 +1,7 @@
 """The bundle: which manifests and files open, what is refused and why, and how a new bundle takes the old one's place."""
 
 import hashlib
-import os
 import resource
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,8 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from spoiling import amend, manifest_of, put
-from variants import BUILT
+from spoiling import amend, linked_copy, manifest_of, pristine_copy, put
 
 from classifier.bundle import FILES, LANGUAGES, MANIFEST, Bundle, open_bundle, read_manifest, write_bundle
 from classifier.errors import BundleRejected
@@ -28,17 +25,13 @@ SMALL = {name: f"contents of {name}".encode() for name in FILES}
 @pytest.fixture(scope="module")
 def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The built bundle in a folder that nobody rebuilds."""
-    folder = tmp_path_factory.mktemp("pristine")
-    shutil.copytree(BUILT.resolve(), folder, dirs_exist_ok=True)
-    return folder
+    return pristine_copy(tmp_path_factory.mktemp("pristine"))
 
 
 @pytest.fixture
 def folder(pristine: Path, tmp_path: Path) -> Path:
     """A bundle that a test may spoil; its files are links, so they are replaced and never written into."""
-    copy = tmp_path / "bundle"
-    shutil.copytree(pristine, copy, copy_function=os.link)
-    return copy
+    return linked_copy(pristine, tmp_path / "bundle")
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """What a bundle's files hold is refused where it does harm or does not fit, though every hash is right."""
 
 import os
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from io import BytesIO
@@ -16,8 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from safetensors.numpy import save
-from spoiling import amend, swap
-from variants import BUILT
+from spoiling import amend, linked_copy, pristine_copy, swap
 
 from classifier.bundle import LANGUAGES, Bundle, check_onnx, dump_examples, open_bundle, parse_examples
 from classifier.errors import BundleRejected
@@ -30,17 +28,13 @@ from index.live import empty_snapshot
 @pytest.fixture(scope="module")
 def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The built bundle in a folder that nobody rebuilds."""
-    folder = tmp_path_factory.mktemp("pristine")
-    shutil.copytree(BUILT.resolve(), folder, dirs_exist_ok=True)
-    return folder
+    return pristine_copy(tmp_path_factory.mktemp("pristine"))
 
 
 @pytest.fixture
 def folder(pristine: Path, tmp_path: Path) -> Path:
     """A bundle that a test may spoil; its files are links, so they are replaced and never written into."""
-    copy = tmp_path / "bundle"
-    shutil.copytree(pristine, copy, copy_function=os.link)
-    return copy
+    return linked_copy(pristine, tmp_path / "bundle")
 
 
 def npy(array: NDArray[Any], *, allow_pickle: bool = False) -> bytes:
