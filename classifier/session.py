@@ -2,6 +2,9 @@
 
 import onnxruntime as ort
 
+# The package's environment variable comes too late in a process that imported ONNX Runtime before it.
+ort.disable_telemetry_events()
+
 
 def open_session(model: bytes, options: ort.SessionOptions) -> ort.InferenceSession:
     """A session on the processor.
