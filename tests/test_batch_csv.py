@@ -42,6 +42,16 @@ def test_csv_without_a_header_that_can_be_read_is_one_reject(tmp_path: Path, dat
     assert read_all(source, start=found[0][1]) == []
 
 
+def test_a_header_that_names_two_columns_alike_is_one_reject_without_its_text(tmp_path: Path) -> None:
+    ((reject, _),) = read_all(source_of(tmp_path, b"prompt,secret, secret,n\nHello,1,2,3\n", "csv"))
+    assert isinstance(reject, Reject)
+    assert reject.reason == Reason.BROKEN_CSV
+    assert "columns 2 and 3" in reject.detail
+    assert "secret" not in reject.detail
+    found = read_all(source_of(tmp_path, b"prompt,,\nHello,1,2\n", "csv"))
+    assert prompts_of(found) == ["Hello"]
+
+
 def test_a_record_of_millions_of_cells_is_not_made(tmp_path: Path) -> None:
     path = tmp_path / "log.csv"
     path.write_bytes(b"prompt,n\nHello" + b"," * 5_000_000 + b"\nHello,1\n")

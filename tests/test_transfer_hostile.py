@@ -80,6 +80,14 @@ def test_a_csv_without_its_header_is_refused_without_its_text(tmp_path: Path) ->
     assert "secret" not in str(refusal.value)
 
 
+def test_a_csv_with_two_columns_of_one_name_is_no_source_of_examples(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("text,label,text\na,benign,b\n")
+    found, rejected = read(path)
+    assert found == []
+    assert [each.reason for each in rejected] == ["broken_csv"]
+
+
 def nested(values: list[Any], type: pa.DataType | None = None) -> pa.Array:
     return pa.array(values, type)
 

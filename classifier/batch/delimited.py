@@ -160,7 +160,15 @@ def _header(record: bytes | RowFault) -> tuple[list[str], str] | RowFault:
     cells = _split(record, delimiter)
     if isinstance(cells, RowFault):
         return cells
-    return [name.strip() for name in cells], delimiter
+    names = [name.strip() for name in cells]
+    first: dict[str, int] = {}
+    for number, name in enumerate(names, 1):
+        if name and first.setdefault(name, number) != number:
+            # A file without a header begins with a row, so the name itself is not told.
+            return RowFault(
+                Reason.BROKEN_CSV, f"columns {first[name]} and {number} of the header have one name: rename one of them"
+            )
+    return names, delimiter
 
 
 def _records(
