@@ -16,7 +16,7 @@ from classifier.train.buried import benign_text, bury, measure_buried
 from classifier.train.judged import cut_at, judge
 from classifier.train.labelled import EvaluationRow, drawn
 from classifier.train.losses import loss
-from classifier.train.robustness import FORMS, Robustness, measure_forms, measure_robustness
+from classifier.train.robustness import FORMS, Negatives, Robustness, measure_forms, measure_robustness
 
 Evasion = Callable[[str, Any, Any], str]
 NO_PAIRS = Path("there-is-no-such-file.jsonl")
@@ -189,27 +189,40 @@ def pairs_file(folder: Path, **changed: str) -> Path:
 
 
 def test_a_rewording_is_compared_with_its_own_text(tmp_path: Path) -> None:
-    count, _, forms = measure_forms(pairs_file(tmp_path, zh="收集很多"), make_scorer(), (0.0, 1.0), 20)
+    plain, forms = measure_forms(pairs_file(tmp_path, zh="收集很多"), make_scorer(), (0.0, 1.0), 20, {})
     lost = {found.name: found.losses[0].lost.value for found in forms}
-    assert count == 5
+    assert plain.prompts == 5
     assert lost == {"paraphrase": 0, "es": 0, "zh": 1, "fr": 0, "de": 0}
 
 
 def test_a_translation_that_is_not_judged_is_counted(tmp_path: Path) -> None:
     german = "Bitte erzählen Sie mir ausführlich, welches Wetter morgen in unserer Stadt erwartet wird"
-    _, plain, forms = measure_forms(pairs_file(tmp_path, de=german), make_scorer(), (0.0, 1.0), 20)
-    assert plain == 0
+    plain, forms = measure_forms(pairs_file(tmp_path, de=german), make_scorer(), (0.0, 1.0), 20, {})
+    assert plain.not_judged == 0
     assert {found.name: found.not_judged for found in forms}["de"] == 1
 
 
 def test_without_the_file_no_rewordings_are_measured() -> None:
-    count, _, forms = measure_forms(NO_PAIRS, make_scorer(), (0.0, 1.0), 20)
-    assert (count, forms) == (0, [])
+    plain, forms = measure_forms(NO_PAIRS, make_scorer(), (0.0, 1.0), 20, {})
+    assert (plain.prompts, forms) == (0, [])
 
 
 def test_a_row_without_a_translation_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataRejected, match=r"pairs\.jsonl, line 1"):
-        measure_forms(pairs_file(tmp_path, fr=""), make_scorer(), (0.0, 1.0), 20)
+        measure_forms(pairs_file(tmp_path, fr=""), make_scorer(), (0.0, 1.0), 20, {})
+
+
+def test_a_translation_is_ranked_among_the_negatives_of_its_language(tmp_path: Path) -> None:
+    scorer = make_scorer()
+    ((high,), (low,)) = (judge(scorer, [text]).logits for text in ("harvest much", "收集很多"))
+    assert high > low
+    between = Negatives(np.full(4, (high + low) / 2), ["a", "b", "c", "c"])
+    negatives = {"en": between, "zh": between}
+    plain, forms = measure_forms(pairs_file(tmp_path, zh="收集很多"), scorer, (0.0, 1.0), 20, negatives)
+    areas = {found.name: found.area.value for found in forms}
+    assert plain.area.value == 1
+    assert (areas["paraphrase"], areas["zh"]) == (1, 0)
+    assert np.isnan(areas["es"])
 
 
 # Long context.

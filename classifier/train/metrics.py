@@ -21,6 +21,9 @@ class Interval:
     high: float
 
 
+NOT_KNOWN = Interval(float("nan"), float("nan"), float("nan"))
+
+
 @dataclass(frozen=True, slots=True)
 class Curve:
     """A weighted ROC curve, from the strictest threshold to the mildest.
@@ -111,7 +114,7 @@ def bootstrap(
         An interval for each figure.
     """
     if truth.all() or not truth.any():
-        return [Interval(float("nan"), float("nan"), float("nan")) for _ in figures]
+        return [NOT_KNOWN for _ in figures]
     ranking = Ranking(scores, truth)
     names = {name: number for number, name in enumerate(dict.fromkeys(clusters))}
     numbers = np.array([names[name] for name in clusters])

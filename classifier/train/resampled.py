@@ -5,11 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from classifier.train.metrics import Figure, Interval, Ranking, Scores, Truth, Weights
+from classifier.train.metrics import NOT_KNOWN, Figure, Interval, Ranking, Scores, Truth, Weights
 
 Weighted = Callable[[Weights], Sequence[float]]
 """Figures of one scorer under (n,) weights of the rows."""
-_UNKNOWN = Interval(float("nan"), float("nan"), float("nan"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +74,7 @@ def bootstrap_labels(
     labels, wanted = scores.shape[1], len(figures)
     known = [i for i in range(labels) if truth[:, i].any() and not truth[:, i].all()]
     if not known:
-        return [_UNKNOWN] * wanted, [[_UNKNOWN] * wanted for _ in range(labels)]
+        return [NOT_KNOWN] * wanted, [[NOT_KNOWN] * wanted for _ in range(labels)]
     numbers, count = _numbered(clusters)
     rankings = [Ranking(scores[:, i], truth[:, i]) for i in known]
     random = np.random.default_rng(seed)
@@ -87,7 +86,7 @@ def bootstrap_labels(
         for column, ranking in enumerate(rankings):
             curve = ranking.curve(weights)
             drawn[row, column] = [figure(curve) for figure in figures]
-    each = [[_UNKNOWN] * wanted for _ in range(labels)]
+    each = [[NOT_KNOWN] * wanted for _ in range(labels)]
     for column, label in enumerate(known):
         each[label] = [_interval(drawn[:, column, figure]) for figure in range(wanted)]
     # A draw that leaves one label without positives says nothing of the mean.
@@ -120,7 +119,7 @@ def bootstrap_calibration(
         The error in [0, 1].
     """
     if not len(probability):
-        return _UNKNOWN
+        return NOT_KNOWN
     numbers, count = _numbered(clusters)
     which = np.minimum((probability * bins).astype(int), bins - 1)
     gaps = np.bincount(numbers * bins + which, weights=probability - truth, minlength=count * bins)

@@ -4,11 +4,12 @@ Every threshold is the one that undisguised negatives set; what is measured neve
 """
 
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from classifier.conversation import body_text
 from classifier.errors import DataRejected
@@ -19,12 +20,13 @@ from classifier.train.evasions import AS_BODY, EVASIONS, Evasion
 from classifier.train.judged import Judged, judge, share
 from classifier.train.labelled import EvaluationRow, drawn
 from classifier.train.losses import Loss, loss
-from classifier.train.metrics import Interval, Truth
+from classifier.train.metrics import NOT_KNOWN, Interval, Scores, Truth, auroc, bootstrap
 from classifier.train.tables import ORDINARY
 
 PAIRS = Path(__file__).parent / "pairs.jsonl"
 """Harvest prompts, each with a paraphrase and translations, written for this measurement."""
-FORMS = ("paraphrase", "es", "zh", "fr", "de")
+PARAPHRASE, ENGLISH = "paraphrase", "en"
+FORMS = (PARAPHRASE, "es", "zh", "fr", "de")
 SAMPLE = 240
 LONG_SAMPLE = 150
 SHORT_TOKENS = 600
@@ -56,12 +58,42 @@ class FormRow:
     Attributes:
         name: The paraphrase, or the language's code.
         losses: Recall lost at 1 % and at 0.1 % false positives.
+        area: AUROC against the strict negatives of the form's own language; nan where there are none.
         not_judged: The share that is not judged.
     """
 
     name: str
     losses: list[Loss]
+    area: Interval
     not_judged: float
+
+
+@dataclass(frozen=True, slots=True)
+class Plain:
+    """What is said of prompts that have rewordings, as they are.
+
+    Attributes:
+        prompts: How many there are.
+        area: AUROC against the strict negatives of their language; nan where there are none.
+        not_judged: The share that is not judged.
+    """
+
+    prompts: int
+    area: Interval
+    not_judged: float
+
+
+@dataclass(frozen=True, slots=True)
+class Negatives:
+    """Strict negatives of one language.
+
+    Attributes:
+        logits: (n,) their scores.
+        templates: (n,) their templates.
+    """
+
+    logits: Scores
+    templates: Sequence[Hashable]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +107,7 @@ class Robustness:
         ordinary: The share of those over the threshold at 1 % as they are.
         not_judged: The share of the positives that is not judged as they are.
         evasions: A row for each evasion.
-        pairs: How many prompts have rewordings.
-        pairs_not_judged: The share of these that is not judged as they are.
+        pairs: What is said of prompts that have rewordings, as they are.
         forms: A row for the paraphrase and each translation.
         buried: How many strict positives were buried.
         long: A row for each length of the text around them.
@@ -88,8 +119,7 @@ class Robustness:
     ordinary: Interval
     not_judged: float
     evasions: list[EvasionRow]
-    pairs: int
-    pairs_not_judged: float
+    pairs: Plain
     forms: list[FormRow]
     buried: int
     long: list[LongRow]
@@ -146,7 +176,7 @@ def measure_robustness(
         progress(f"evasion {number} of {len(evasions)}: {name}")
         evaded.append(sample.evaded(name, evade))
     progress("rewordings and translations")
-    count, plain, forms = measure_forms(pairs, scorer, cuts, draws)
+    plain, forms = measure_forms(pairs, scorer, cuts, draws, _by_language(rows, judged, others))
     short = [number for number in positives if judged.tokens[number] <= SHORT_TOKENS]
     buried = drawn(rows, short, LONG_SAMPLE, seed)
     around = [
@@ -161,8 +191,7 @@ def measure_robustness(
         ordinary=share(judged.logits[against] > cuts[0]),
         not_judged=float(1 - judged.judged[chosen].mean()),
         evasions=evaded,
-        pairs=count,
-        pairs_not_judged=plain,
+        pairs=plain,
         forms=forms,
         buried=len(buried),
         long=measure_buried(
@@ -179,7 +208,9 @@ def measure_robustness(
     )
 
 
-def measure_forms(pairs: Path, scorer: Scorer, cuts: Sequence[float], draws: int) -> tuple[int, float, list[FormRow]]:
+def measure_forms(
+    pairs: Path, scorer: Scorer, cuts: Sequence[float], draws: int, negatives: Mapping[str, Negatives]
+) -> tuple[Plain, list[FormRow]]:
     """Compare prompts with their rewordings and translations.
 
     Args:
@@ -187,35 +218,53 @@ def measure_forms(pairs: Path, scorer: Scorer, cuts: Sequence[float], draws: int
         scorer: What is evaluated.
         cuts: The logits over which 1 % and 0.1 % of the strict negatives stand.
         draws: Bootstrap resamples.
+        negatives: Strict negatives by language.
 
     Returns:
-        How many prompts there are, which share of them is not judged, and a row for each form; none where the file
-        is missing.
+        What is said of the prompts as they are, and a row for each form; none where the file is missing.
 
     Raises:
         DataRejected: When a row lacks a form.
     """
-    if not pairs.is_file():
-        return 0, float("nan"), []
     table: list[list[str]] = []
-    for number, row in read_rows(pairs):
+    for number, row in read_rows(pairs) if pairs.is_file() else ():
         texts = [row.get(name) for name in ("text", *FORMS)]
         if not all(isinstance(text, str) and text.strip() for text in texts):
             raise DataRejected(f"{pairs.name}, line {number}: needs text, {', '.join(FORMS)}: mend the row")
         table.append(list(map(str, texts)))
     if not table:
-        return 0, float("nan"), []
+        return Plain(0, NOT_KNOWN, float("nan")), []
     plain, *changed = (judge(scorer, column) for column in zip(*table, strict=True))
     clusters = list(range(len(table)))
     forms = [
         FormRow(
             name,
             [loss(plain.logits > cut, found.logits > cut, clusters, draws) for cut in cuts],
+            _area(found.logits, negatives.get(ENGLISH if name == PARAPHRASE else name), draws),
             float(1 - found.judged.mean()),
         )
         for name, found in zip(FORMS, changed, strict=True)
     ]
-    return len(table), float(1 - plain.judged.mean()), forms
+    area = _area(plain.logits, negatives.get(ENGLISH), draws)
+    return Plain(len(table), area, float(1 - plain.judged.mean())), forms
+
+
+def _by_language(rows: Sequence[EvaluationRow], judged: Judged, others: NDArray[np.int64]) -> dict[str, Negatives]:
+    numbers: dict[str, list[int]] = {}
+    for number in others.tolist():
+        numbers.setdefault(rows[number].language, []).append(number)
+    return {
+        language: Negatives(judged.logits[own], [rows[number].template for number in own])
+        for language, own in numbers.items()
+    }
+
+
+def _area(positives: Scores, negatives: Negatives | None, draws: int) -> Interval:
+    if negatives is None:
+        return NOT_KNOWN
+    truth = np.repeat([True, False], [len(positives), len(negatives.logits)])
+    clusters = [*range(len(positives)), *negatives.templates]
+    return bootstrap(np.concatenate([positives, negatives.logits]), truth, clusters, [auroc], draws=draws)[0]
 
 
 @dataclass(frozen=True, slots=True)

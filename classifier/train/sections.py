@@ -197,13 +197,14 @@ def _forms(found: Robustness) -> list[str]:
     if not found.forms:
         return ["Not measured: `classifier/train/pairs.jsonl` is missing or empty."]
     return [
-        f"{found.pairs} harvest prompts of `classifier/train/pairs.jsonl`, at the same thresholds. Languages that the "
-        "bundle was not trained on may be declined rather than scored.",
+        f"{found.pairs.prompts} harvest prompts of `classifier/train/pairs.jsonl`, at the same thresholds. Languages that "
+        "the bundle was not trained on may be declined rather than scored. AUROC is that against the strict negatives of "
+        "the form's own language.",
         table(
-            ("form", "recall at 1 %", "points lost", "recall at 0.1 %", "points lost", "not judged"),
+            ("form", "recall at 1 %", "points lost", "recall at 0.1 %", "points lost", "not judged", "AUROC"),
             [
-                _undisguised("text", found.forms[0].losses, found.pairs_not_judged),
-                *((row.name, *_lost(row.losses), percent(row.not_judged)) for row in found.forms),
+                _undisguised("text", found.forms[0].losses, found.pairs.not_judged, interval(found.pairs.area)),
+                *((row.name, *_lost(row.losses), percent(row.not_judged), interval(row.area)) for row in found.forms),
             ],
         ),
     ]
