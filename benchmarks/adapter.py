@@ -3,7 +3,8 @@
 The adapter is a low-rank one (LoRA) on the attention and the first feed-forward matrix of every layer. It is trained on the
 seed corpus, by a supervised contrastive loss over techniques and a classification loss, and merged into the weights. Then
 each encoder's windows go through the same head, linear over rows as they are written, which is measured on the strict rows
-of a file of labelled prompts. Nothing of that file is trained on. Needs the train extra (torch), and takes long: both full encoders read the corpus and the rows.
+of a file of labelled prompts. Nothing of that file is trained on. Needs the train extra (torch), and takes long, as both full
+encoders read the corpus and the rows; --share and --sample take a part.
 
 Run:  .venv-train/bin/python benchmarks/adapter.py prompts.jsonl.gz
 """
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from heads import asked_of_file, figures, linear_head, scored, with_structure
+from heads import asked_of_file, figures, linear_head, part_of, scored, with_structure
 from numpy.typing import NDArray
 from reference import load_sentence_transformer
 from torch import Tensor, nn
@@ -37,11 +38,11 @@ RANK = 8
 SCALE = 2.0
 LONGEST = 96
 """Tokens of a row's first window that the adapter is trained on."""
-SAMPLE = 3_000
-"""Rows of the file that are measured, drawn at random."""
 BATCH = 48
 TEMPERATURE = 0.1
 RATE = 4e-4
+HALF = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # noqa: SLF001
+"""Where the processor does not know bfloat16, imitating it would cost more than it saves."""
 MATRICES = ("attention.self.query", "attention.self.value", "attention.output.dense", "intermediate.dense")
 
 
@@ -63,8 +64,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("file", type=Path, help="labelled prompts, as `stillwatch evaluate` reads them")
     parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--share", type=float, default=1.0, help="of the corpus' domains, to be quicker (default: 1)")
+    parser.add_argument("--sample", type=int, default=3_000, help="strict rows of the file, drawn at random (3,000)")
     given = parser.parse_args()
-    settings, rows = Settings(), load_corpus()
+    settings, rows = Settings(), part_of(load_corpus(), given.share)
     published = obtain(settings.model_cache)
     plain = OnnxEncoder(fp32_graph(published.tensors), published.tokenizer, threads=2)
     started = time.perf_counter()
@@ -79,11 +82,12 @@ def main() -> None:
         ),
     }
     print(
-        "Extraction AUROC, recall at 1 % and at 0.1 % false positives on strict rows; windows a second, neighbours included."
+        f"Extraction AUROC, recall at 1 % and at 0.1 % false positives on strict rows, at most {given.sample:,} of them; "
+        f"{len(rows):,} seed rows; windows a second, neighbours included."
     )
     print("\n| encoder | strict rows | windows/s |\n|---|---|---:|")
     for name, encoder in encoders.items():
-        print(f"| {name} | {_measured(rows, encoder, given.file)} |", flush=True)
+        print(f"| {name} | {_measured(rows, encoder, given.file, given.sample)} |", flush=True)
 
 
 def adapted(rows: list[SeedRow], encoder: OnnxEncoder, epochs: int) -> dict[str, NDArray[np.float32]]:
@@ -116,7 +120,7 @@ def adapted(rows: list[SeedRow], encoder: OnnxEncoder, epochs: int) -> dict[str,
     for epoch in range(epochs):
         losses = []
         for chosen in _batches(framed, np.random.default_rng(epoch)):
-            with torch.autocast("cpu", torch.bfloat16):
+            with torch.autocast("cpu", torch.bfloat16, enabled=HALF):
                 vectors = _embedded(model, [framed[number] for number in chosen])
             loss = _loss(vectors.float(), head(vectors.float()), classes[chosen])
             optimiser.zero_grad()
@@ -164,10 +168,10 @@ def _loss(vectors: Tensor, logits: Tensor, classes: Tensor) -> Tensor:
     return functional.cross_entropy(8 * logits, classes, weight=weights) + 0.5 * contrast.mean()
 
 
-def _measured(rows: list[SeedRow], encoder: Encoder, file: Path) -> str:
+def _measured(rows: list[SeedRow], encoder: Encoder, file: Path, sample: int) -> str:
     material = with_structure(gather(rows, encoder, WindowPlan(), changed=lambda *_: []), rows)
     started = time.perf_counter()
-    asked, truth = asked_of_file(file, material, rows, encoder, WindowPlan(), sample=SAMPLE)
+    asked, truth = asked_of_file(file, material, rows, encoder, WindowPlan(), sample=sample)
     rate = len(asked.owners) / (time.perf_counter() - started)
     return f"{figures(scored(linear_head(material.learnt, encoder.dimensions), asked), truth)} | {rate:.0f}"
 

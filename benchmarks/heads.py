@@ -75,7 +75,7 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=1.0, help="of the corpus' domains, to be quicker (default: 1)")
     given = parser.parse_args()
     encoder = open_bundle(Settings().bundle, threads=2).model.encoder
-    rows, plan = _part(load_corpus(), given.share), WindowPlan()
+    rows, plan = part_of(load_corpus(), given.share), WindowPlan()
     material = with_structure(gather(rows, encoder, plan, seed=SEED, progress=_say), rows)
     dev = None if given.file is None else asked_of_file(given.file, material, rows, encoder, plan)
     held_out = _held_out(material, rows, heads(), encoder.dimensions)
@@ -92,7 +92,7 @@ def main() -> None:
         print(f"| {name} | {seen} | {on_dev} | {seconds:.0f} s |", flush=True)
 
 
-def _part(rows: list[SeedRow], share: float) -> list[SeedRow]:
+def part_of(rows: list[SeedRow], share: float) -> list[SeedRow]:
     """A share of the corpus, by whole domains."""
     domains = sorted({row.domain for row in rows})
     taken = set(np.random.default_rng(SEED).permutation(domains)[: max(1, round(share * len(domains)))].tolist())
