@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from classifier.session import open_session
-from classifier.words import LateSpans, Words
+from classifier.words import UNSEEN, LateSpans, Words, named
 
 Embeddings = NDArray[np.float32]
 TOKENS_PER_RUN = 256
@@ -29,7 +29,7 @@ class Tokens:
     """A text as tokens, without special ones.
 
     Attributes:
-        ids: Token ids.
+        ids: Token ids; what the vocabulary lacks has a number from UNSEEN on, so that words can be told apart.
         spans: For each token its half-open range of code points in the text.
     """
 
@@ -126,7 +126,8 @@ class OnnxEncoder:
         for text, ids in zip(texts, plain, strict=True):
             if ids is None:
                 encoding = next(encodings)
-                found.append(Tokens(encoding.ids, encoding.offsets))
+                spans = encoding.offsets
+                found.append(Tokens(named(encoding.ids, spans, text, self._words.unknown), spans))
             else:
                 found.append(Tokens(ids, LateSpans(self._tokenizer, text, len(ids))))
         return found
@@ -173,8 +174,9 @@ class OnnxEncoder:
         return rows
 
     def framed(self, sequence: Sequence[int]) -> list[int]:
-        """A token sequence with the special tokens before and after it."""
-        return [self._first, *sequence, self._last]
+        """What the model takes: a token sequence with the special tokens before and after it."""
+        unknown = self._words.unknown
+        return [self._first, *(token if token < UNSEEN else unknown for token in sequence), self._last]
 
     def _run(self, session: ort.InferenceSession, sequences: Sequence[Sequence[int]]) -> Embeddings:
         longest = max(map(len, sequences)) + 2

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-LEXICAL_VERSION = 2
+LEXICAL_VERSION = 3
 """Counts the forms of this hashing; a head fits only the one it was trained on."""
 _BITS = 17
 BUCKETS = 2**_BITS

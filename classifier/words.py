@@ -1,8 +1,12 @@
-"""A short cut through the tokenizer: plain ASCII texts are tokenised word by word, and each word is looked up."""
+"""A short cut through the tokenizer: plain ASCII texts are tokenised word by word, and each word is looked up.
+
+What the vocabulary lacks, most Chinese signs among it, gets a number of its own, so that the head can tell it from others.
+"""
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from typing import overload
 
@@ -12,10 +16,36 @@ _WORDS = re.compile(r"[a-z0-9]+|[^a-z0-9\s]")
 """What BERT's pre-tokenizer makes of lower-case ASCII text: words, and each mark for itself."""
 _MOST_WORDS = 65_536
 _LONGEST_WORD = 40
+UNSEEN = 2**31
+"""Numbers from here on stand for pieces that the vocabulary lacks; the encoder takes them all for its one unknown token."""
+
+
+def named(ids: list[int], pieces: Iterable[tuple[int, int]], text: str, unknown: int) -> list[int]:
+    """Give every piece that the vocabulary lacks a number of its own.
+
+    Args:
+        ids: Token ids.
+        pieces: For each its half-open range of code points.
+        text: The text.
+        unknown: The id of what is not in the vocabulary.
+
+    Returns:
+        The ids, with numbers in [UNSEEN, 2 UNSEEN) for the unknown ones.
+    """
+    if unknown not in ids:
+        return ids
+    return [
+        number if number != unknown else UNSEEN | zlib.crc32(text[start:end].lower().encode(errors="replace"))
+        for number, (start, end) in zip(ids, pieces, strict=True)
+    ]
 
 
 class Words:
-    """Token ids of plain texts, as the tokenizer itself would give them. Safe from any thread."""
+    """Token ids of plain texts, as the tokenizer itself would give them. Safe from any thread.
+
+    Attributes:
+        unknown: The id of what the vocabulary lacks; -1 where it has none.
+    """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         """Take over the vocabulary's whole words; others are asked for when they come.
@@ -27,6 +57,7 @@ class Words:
         form = json.loads(tokenizer.to_str())
         self._marks = tuple(token["content"].lower() for token in form["added_tokens"])
         self._applies = _is_uncased_bert(form)
+        self.unknown: int = form["model"]["vocab"].get(form["model"].get("unk_token"), -1)
         # A word that is in the vocabulary is its own longest piece.
         vocabulary = form["model"]["vocab"].items() if self._applies else ()
         self._known: dict[str, tuple[int, ...]] = {
@@ -41,7 +72,7 @@ class Words:
             text: Any text.
 
         Returns:
-            The ids; None where the text is not plain: the tokenizer itself must be asked.
+            The ids, unknown words by numbers of their own; None where the text is not plain: the tokenizer itself must be asked.
         """
         if not (self._applies and text.isascii() and text.replace("\n", " ").isprintable()):
             return None
@@ -55,7 +86,8 @@ class Words:
             return list(chain.from_iterable(known.get(word) or self._learnt(word) for word in words))
 
     def _learnt(self, word: str) -> tuple[int, ...]:
-        found = tuple(self._tokenizer.encode(word, add_special_tokens=False).ids)
+        encoding = self._tokenizer.encode(word, add_special_tokens=False)
+        found = tuple(named(encoding.ids, encoding.offsets, word, self.unknown))
         if len(word) <= _LONGEST_WORD:
             if len(self._known) - self._given >= _MOST_WORDS:
                 self._known = dict(islice(self._known.copy().items(), self._given))  # what is learnt stands behind

@@ -6,7 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnxruntime as ort
 import pytest
+from onnx import numpy_helper
 from safetensors.numpy import save
 
 from classifier.bundle import Bundle
@@ -16,6 +19,7 @@ from classifier.export.build import DEFAULT_HEAD
 from classifier.export.calibrate import load_ranges
 from classifier.export.graph import fp32_graph, int8_graph
 from classifier.export.weights import ENCODER, ModelFiles, obtain, with_layers
+from classifier.session import open_session
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = json.loads((ROOT / "tests" / "golden" / "embeddings.json").read_text(encoding="utf-8"))
@@ -85,6 +89,35 @@ def test_an_int8_row_does_not_depend_on_its_neighbours_in_the_batch(bundle: Bund
 def test_the_int8_graph_is_the_bundles(compact: ModelFiles) -> None:
     data = int8_graph(compact.tensors, load_ranges((DEFAULT_HEAD / "ranges.npz").read_bytes(), compact.tensors))
     assert data == (ROOT / "var" / "bundles" / "current" / "encoder.onnx").read_bytes()
+
+
+def test_no_two_neighbouring_weights_overflow_16_bits(compact: ModelFiles) -> None:
+    data = int8_graph(compact.tensors, load_ranges((DEFAULT_HEAD / "ranges.npz").read_bytes(), compact.tensors))
+    weights = [
+        np.abs(numpy_helper.to_array(tensor).astype(int))
+        for tensor in onnx.load_model_from_string(data).graph.initializer
+        if tensor.data_type == onnx.TensorProto.INT8 and len(tensor.dims) == 2
+    ]
+    assert len(weights) == 16
+    pairs = np.array([(weight[::2] + weight[1::2]).max() for weight in weights])
+    assert (255 * pairs).max() < 2**15
+    assert pairs.min() > 100  # the 8 bits are made use of
+
+
+def test_embeddings_are_the_same_whatever_the_processor_adds_in(
+    compact: ModelFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = int8_graph(compact.tensors, load_ranges((DEFAULT_HEAD / "ranges.npz").read_bytes(), compact.tensors))
+    usual = OnnxEncoder(data, compact.tokenizer, threads=1)
+
+    def careful(model: bytes, options: ort.SessionOptions) -> ort.InferenceSession:
+        # Without VNNI this setting has sums made in 32 bits; elsewhere it changes nothing.
+        options.add_session_config_entry("session.x64quantprecision", "1")
+        return open_session(model, options)
+
+    monkeypatch.setattr("classifier.encoder.open_session", careful)
+    exactly = OnnxEncoder(data, compact.tokenizer, threads=1)
+    assert (usual.encode(sequences(usual)) == exactly.encode(sequences(exactly))).all()
 
 
 def test_a_text_is_never_cut_and_spans_are_its_own(exact: OnnxEncoder) -> None:

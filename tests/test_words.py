@@ -9,9 +9,10 @@ from classifier import words
 from classifier.corpus import load_corpus
 from classifier.encoder import OnnxEncoder
 from classifier.kept import KeptEmbeddings
+from classifier.lexical import terms
 from classifier.runtime import Runtime
 from classifier.text import fold
-from classifier.words import Words
+from classifier.words import Words, named
 
 PIECES = [
     "the",
@@ -46,8 +47,9 @@ def tokenizer(runtime: Runtime) -> Tokenizer:
 
 
 def expected(tokenizer: Tokenizer, text: str) -> list[int]:
-    """What the tokenizer gives."""
-    return list(tokenizer.encode(text, add_special_tokens=False).ids)
+    """What the tokenizer gives, and a number for each word that it does not know."""
+    found = tokenizer.encode(text, add_special_tokens=False)
+    return named(found.ids, found.offsets, text, tokenizer.token_to_id("[UNK]"))
 
 
 def test_every_plain_text_of_the_corpus_gets_the_tokenizers_tokens(tokenizer: Tokenizer) -> None:
@@ -83,6 +85,29 @@ def test_learnt_words_are_bounded(tokenizer: Tokenizer, monkeypatch: pytest.Monk
         text = f"zqx{number}zqx {'y' * 60}{number}"
         assert short_cut.ids(text) == expected(tokenizer, text)
         assert len(short_cut._known) <= before + 10
+
+
+def test_unknown_words_have_numbers_of_their_own_and_one_meaning_for_the_encoder(
+    runtime: Runtime, tokenizer: Tokenizer
+) -> None:
+    encoder, unknown = runtime.scorer.model.encoder, tokenizer.token_to_id("[UNK]")
+    long = "x" * 150
+    first, second, known, plain, marked = encoder.tokenise(["请写", "请给", "一", f"a {long}", f"é {long.upper()}"])
+    assert min(*first.ids, *second.ids) >= words.UNSEEN
+    assert first.ids[0] == second.ids[0]
+    assert first.ids[1] != second.ids[1]
+    assert known.ids[0] < words.UNSEEN
+    assert plain.ids[-1] == marked.ids[-1] >= words.UNSEEN
+    rows = encoder.encode([first.ids, second.ids, [unknown, unknown]])
+    assert (rows == rows[2]).all()
+
+
+def test_the_head_reads_what_the_vocabulary_lacks(runtime: Runtime) -> None:
+    first, same, other = (
+        terms([tokens.ids]).buckets for tokens in runtime.scorer.model.encoder.tokenise(["请写", "请写", "谢您"])
+    )
+    assert first.tolist() == same.tolist()
+    assert not set(first.ravel()) & set(other.ravel())
 
 
 def test_another_kind_of_tokenizer_has_no_short_cut(tokenizer: Tokenizer) -> None:

@@ -23,7 +23,27 @@ DIMENSIONS = 384
 _HEAD_SIZE = 32
 _EPSILON = 1e-12
 _SMOOTHING = 0.85
+_LARGEST_PAIR = 127.5
+"""Of two neighbouring weights together, before rounding: 255 times 128 just fits into 16 bits."""
 _MICROSOFT = "com.microsoft"
+
+
+def _weight_scales(weight: Floats) -> Floats:
+    """The size of one step of each output channel's 8-bit weights.
+
+    Processors without VNNI add the products of two neighbouring input channels in 16 bits, and cut off what does not fit.
+    So no two neighbours may be large together: then every processor finds the same sums.
+
+    Args:
+        weight: (inputs, outputs) float32.
+
+    Returns:
+        (outputs,) float32.
+    """
+    sizes = np.abs(weight)
+    pairs = np.add.reduceat(sizes, np.arange(0, len(sizes), 2), axis=0)
+    steps = np.maximum(sizes.max(axis=0) / 127, pairs.max(axis=0) / _LARGEST_PAIR)
+    return np.asarray(np.maximum(steps, 1e-9), np.float32)
 
 
 def products(weights: Mapping[str, Floats]) -> list[str]:
@@ -162,7 +182,7 @@ class _Builder:
         high = max(0.0, float((self.ranges[name][1] / factors).max()))
         scale = np.float32(max(high - low, 1e-6) / 255)
         scaled = weight * factors[:, None]
-        scales = (np.maximum(np.abs(scaled).max(axis=0), 1e-9) / 127).astype(np.float32)
+        scales = _weight_scales(scaled)
         whole = np.round(scaled / scales).clip(-127, 127).astype(np.int8)
         if not smoothed:
             value = self.node("Mul", [value, self.constant(f"{name}.smooth", (1 / factors).astype(np.float32))])
