@@ -15,7 +15,9 @@ NEIGHBOURS = 10
 PRECEDENT_FROM = 0.85
 """The cosine from which a known example is a precedent: beyond a shared topic, the prompt repeats or paraphrases it."""
 PRECEDENT_WEIGHT = 10.0
-"""What a precedent adds to the extraction logit at most, or takes away; a repeated text counts as much again."""
+"""What a precedent adds to the extraction logit at most, or takes away."""
+REPETITION_WEIGHT = 40.0
+"""What a known text adds to its own logit, or takes away: more than head and precedents can hold against it together."""
 _SHARPNESS = 20.0
 """How fast a neighbour's vote fades with its distance: a cosine lower by 0.05 counts 1/e."""
 
@@ -150,10 +152,10 @@ def repetition(snapshot: Snapshot, text: str) -> float:
         text: The prompt, as it was sent.
 
     Returns:
-        10 for an extraction example, -10 for a benign one, 0 for neither.
+        40 for an extraction example, -40 for a benign one, 0 for neither.
     """
     name = example_id(content_hash(text))
-    return PRECEDENT_WEIGHT * ((name in snapshot.extraction.ids) - (name in snapshot.benign.ids))
+    return REPETITION_WEIGHT * ((name in snapshot.extraction.ids) - (name in snapshot.benign.ids))
 
 
 def _levels(cosines: Floats) -> Floats:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from classifier.config import Settings
+from classifier.corpus import load_corpus
 from classifier.errors import EmptyPrompt, PromptTooLong
 from classifier.runtime import Runtime, open_runtime
 from classifier.scorer import Scorer
@@ -125,6 +126,19 @@ def test_a_benign_example_clears_what_it_repeats(tmp_path: Path) -> None:
         assert fresh.scorer.score([HARVEST]).verdicts[0].decision != Decision.ALLOW
         fresh.examples.add([Example(HARVEST, Label.BENIGN)], Act("analyst"))
         assert fresh.scorer.score([HARVEST]).verdicts[0].decision == Decision.ALLOW
+
+
+@pytest.mark.parametrize("label", list(Label))
+def test_an_example_decides_its_own_text_whatever_head_and_neighbours_say(tmp_path: Path, label: Label) -> None:
+    other, wanted = (Label.BENIGN, Decision.FLAG) if label == Label.EXTRACTION else (Label.EXTRACTION, Decision.ALLOW)
+    texts = [f"{row.example.text} Please." for row in load_corpus() if row.example.label == other][:200]
+    with open_runtime(fresh_settings(tmp_path)) as fresh:
+        logits = [verdict.extraction_logit for verdict in fresh.scorer.score(texts).verdicts]
+        furthest = sorted(range(len(texts)), key=lambda number: logits[number], reverse=other == Label.EXTRACTION)
+        chosen = [texts[number] for number in furthest[:8]]
+        technique = "self_chat" if label == Label.EXTRACTION else None
+        fresh.examples.add([Example(text, label, technique) for text in chosen], Act("analyst"))
+        assert [verdict.decision for verdict in fresh.scorer.score(chosen).verdicts] == [wanted] * 8
 
 
 def test_reasons_hold_no_prompt_text(runtime: Runtime) -> None:

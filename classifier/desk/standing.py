@@ -139,7 +139,7 @@ def _judged(
 
 def _repeats(entry: Entry, marks: Mapping[Label, frozenset[bytes]]) -> float:
     """What it adds to the logit that the prompt's text is an example's: `evidence.repetition` without the text."""
-    return evidence.PRECEDENT_WEIGHT * ((entry.mark in marks[Label.EXTRACTION]) - (entry.mark in marks[Label.BENIGN]))
+    return evidence.REPETITION_WEIGHT * ((entry.mark in marks[Label.EXTRACTION]) - (entry.mark in marks[Label.BENIGN]))
 
 
 def _marks(standing: Standing, label: Label, changes: Changes, key: bytes) -> frozenset[bytes]:
