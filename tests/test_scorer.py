@@ -131,7 +131,7 @@ def test_a_benign_example_clears_what_it_repeats(tmp_path: Path) -> None:
 @pytest.mark.parametrize("label", list(Label))
 def test_an_example_decides_its_own_text_whatever_head_and_neighbours_say(tmp_path: Path, label: Label) -> None:
     other, wanted = (Label.BENIGN, Decision.FLAG) if label == Label.EXTRACTION else (Label.EXTRACTION, Decision.ALLOW)
-    texts = [f"{row.example.text} Please." for row in load_corpus() if row.example.label == other][:200]
+    texts = [f"{row.example.text} Please." for row in load_corpus() if row.example.label == other][:64]
     with open_runtime(fresh_settings(tmp_path)) as fresh:
         logits = [verdict.extraction_logit for verdict in fresh.scorer.score(texts).verdicts]
         furthest = sorted(range(len(texts)), key=lambda number: logits[number], reverse=other == Label.EXTRACTION)

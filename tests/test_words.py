@@ -49,7 +49,14 @@ def tokenizer(runtime: Runtime) -> Tokenizer:
 def expected(tokenizer: Tokenizer, text: str) -> list[int]:
     """What the tokenizer gives, and a number for each word that it does not know."""
     found = tokenizer.encode(text, add_special_tokens=False)
-    return named(found.ids, found.offsets, text, Words(tokenizer).unknown)
+    return named(found.ids, found.offsets, text, unknown_of(tokenizer))
+
+
+def unknown_of(tokenizer: Tokenizer) -> int:
+    """The id of what the vocabulary lacks."""
+    number = tokenizer.token_to_id("[UNK]")
+    assert number is not None
+    return int(number)
 
 
 def test_every_plain_text_of_the_corpus_gets_the_tokenizers_tokens(tokenizer: Tokenizer) -> None:
@@ -90,8 +97,8 @@ def test_learnt_words_are_bounded(tokenizer: Tokenizer, monkeypatch: pytest.Monk
 def test_unknown_words_have_numbers_of_their_own_and_one_meaning_for_the_encoder(
     runtime: Runtime, tokenizer: Tokenizer
 ) -> None:
-    encoder, unknown = runtime.scorer.model.encoder, Words(tokenizer).unknown
-    assert unknown == tokenizer.token_to_id("[UNK]")
+    encoder, unknown = runtime.scorer.model.encoder, unknown_of(tokenizer)
+    assert Words(tokenizer).unknown == unknown
     long = "x" * 150
     first, second, known, plain, marked = encoder.tokenise(["请写", "请给", "一", f"a {long}", f"é {long.upper()}"])
     assert min(*first.ids, *second.ids) >= words.UNSEEN
