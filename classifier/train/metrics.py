@@ -144,7 +144,7 @@ def cluster_means(values: Scores, clusters: Sequence[Hashable], *, draws: int = 
         An interval for each column.
     """
     if not len(values):
-        return [Interval(float("nan"), float("nan"), float("nan"))] * values.shape[1]
+        return [NOT_KNOWN] * values.shape[1]
     names = {name: number for number, name in enumerate(dict.fromkeys(clusters))}
     numbers = np.array([names[name] for name in clusters])
     sizes = np.bincount(numbers)
