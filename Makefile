@@ -52,7 +52,7 @@ bundle: ## Build the default bundle anew (PRECISION=fp32 where int8 is refused)
 	rm -f var/.bundle
 	$(MAKE) var/.bundle
 
-train: .venv/.dev ## Make the default encoder and head from the seed corpus (no torch); commit what it writes
+train: .venv/.dev ## Fit the default head on the seed corpus (no torch); commit what it writes
 	STILLWATCH_HOME=var $(BIN)/stillwatch train --output classifier/default
 
 parity: .venv-train/.train var/.bundle ## Hold the encoder to sentence-transformers on 500 texts (torch)

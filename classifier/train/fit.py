@@ -17,9 +17,8 @@ from classifier.corpus import SeedRow
 from classifier.encoder import Encoder
 from classifier.errors import DataRejected
 from classifier.scorer import Labels
-from classifier.train.blend import Blend, fit_blend
 from classifier.train.features import Floats, Targets, Windows
-from classifier.train.linear import Examples, Scales
+from classifier.train.linear import Examples, Linear, Scales, fit_linear
 from classifier.train.material import Material, gather
 from classifier.train.metrics import expected_calibration_error
 from classifier.windows import WindowPlan
@@ -31,7 +30,7 @@ FAMILIAR = 0.0005
 _SIMULATED = 20_000
 _ALIKE = 16
 """By what the slope of windows drawn by chance is divided, because those of one text are alike (decision 0008)."""
-BURIED = 0.4
+BURIED = 0.3
 """How much higher than the others the finer windows of ordinary texts may score: what is buried shows in them alone."""
 
 Bools = NDArray[np.bool_]
@@ -49,7 +48,7 @@ class FittedHead:
     """A head with all that was learnt about it.
 
     Attributes:
-        blend: The weights.
+        linear: The weights.
         labels: Techniques and capabilities.
         calibration: (1 + capabilities, 2) slope and offset: extraction first.
         review: The extraction probability from which a prompt is reviewed.
@@ -59,7 +58,7 @@ class FittedHead:
         report: Cross-validated figures by name.
     """
 
-    blend: Blend
+    linear: Linear
     labels: Labels
     calibration: NDArray[np.float64]
     review: float
@@ -95,7 +94,7 @@ def fit_head(
     material = gather(rows, encoder, plan, seed=seed, progress=progress)
     labels, targets, windows = material.labels, material.targets, material.windows
     progress("cross-validating over held-out domains")
-    fit = partial(fit_blend, scales=scales, dimensions=encoder.dimensions, seed=seed)
+    fit = partial(fit_linear, scales=scales, dimensions=encoder.dimensions)
     logits = cross_validate(material, fit)
     benign = ~targets.extraction[windows.owners]
     pooling = Pooling(
@@ -107,7 +106,7 @@ def fit_head(
         [_platt(held_out[:, column], target) for column, target in _columns(targets, labels)], np.float64
     )
     progress("fitting on every row")
-    blend = fit(material.learnt)
+    linear = fit(material.learnt)
     slope, offset = calibration[0]
     probability = 1 / (1 + np.exp(-(slope * held_out[:, 0] + offset)))
     benign = probability[~targets.extraction]
@@ -116,7 +115,7 @@ def fit_head(
     evidence = material.features[:, encoder.dimensions :]
     np.maximum.at(nearest, windows.owners, np.maximum(evidence[:, 0], evidence[:, 3]))
     return FittedHead(
-        blend=blend,
+        linear=linear,
         labels=labels,
         calibration=calibration,
         review=float(min(np.quantile(benign, 1 - REVIEW_FPR), flag)),

@@ -130,32 +130,46 @@ class Linear:
         return np.asarray(features @ self.weights + words + self.bias, np.float32)
 
 
-def fit_linear(examples: Examples, scales: Scales, scaling: Scaling) -> tuple[Linear, Examples]:
-    """Fit every label; extraction twice: on all windows, then without those that show nothing of their prompt's harvest.
-
-    Techniques are learnt from the windows of the second fit, capabilities from rows as they are written, each in full.
+def fit_linear(examples: Examples, scales: Scales, dimensions: int) -> Linear:
+    """Fit every label: extraction and techniques on the telling windows, capabilities on rows as they are written.
 
     Args:
         examples: Windows.
         scales: How strongly each kind of feature may speak.
-        scaling: Of the features; folded into the weights.
+        dimensions: How many of the features are the embedding's.
 
     Returns:
-        The head, and the windows of the second fit.
+        The head.
     """
-    first = _solved([_Task(examples, examples.extraction, examples.extraction_weights, scales.words)], scales, scaling)
+    scaling = scaling_of(examples, scales, dimensions)
+    telling = telling_windows(examples, scales, scaling)
+    plain = examples.chosen(np.flatnonzero(examples.plain))
+    harvest = telling.chosen(np.flatnonzero(telling.extraction))
+    tasks = [
+        _extraction(telling, scales),
+        _Task(harvest, harvest.techniques, harvest.weights, scales.words),
+        *(_Task(plain, target, plain.weights, scales.capability_words) for target in plain.capabilities.T),
+    ]
+    return _solved(tasks, scales, scaling)
+
+
+def telling_windows(examples: Examples, scales: Scales, scaling: Scaling) -> Examples:
+    """The windows without those that show nothing of their prompt's harvest, by a first fit on all of them.
+
+    Args:
+        examples: Windows.
+        scales: How strongly each kind of feature may speak.
+        scaling: Of the features.
+
+    Returns:
+        The others.
+    """
+    first = _solved([_extraction(examples, scales)], scales, scaling)
     scores = first.logits(examples.features, examples.bags)[:, 0]
     highest = np.full(int(examples.owners.max()) + 1, -np.inf, np.float32)
     np.maximum.at(highest, examples.owners, scores)
     kept = ~examples.extraction | (scores >= highest[examples.owners] - TELLING)
-    telling, plain = examples.chosen(np.flatnonzero(kept)), examples.chosen(np.flatnonzero(examples.plain))
-    harvest = telling.chosen(np.flatnonzero(telling.extraction))
-    tasks = [
-        _Task(telling, telling.extraction, telling.extraction_weights, scales.words),
-        _Task(harvest, harvest.techniques, harvest.weights, scales.words),
-        *(_Task(plain, target, plain.weights, scales.capability_words) for target in plain.capabilities.T),
-    ]
-    return _solved(tasks, scales, scaling), telling
+    return examples.chosen(np.flatnonzero(kept))
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +180,10 @@ class _Task:
     target: NDArray[np.generic]
     weights: NDArray[np.float64]
     words: float
+
+
+def _extraction(examples: Examples, scales: Scales) -> _Task:
+    return _Task(examples, examples.extraction, examples.extraction_weights, scales.words)
 
 
 def _solved(tasks: Sequence[_Task], scales: Scales, scaling: Scaling) -> Linear:

@@ -11,28 +11,23 @@ from onnx import TensorProto, helper, numpy_helper
 from classifier import lexical
 from classifier.corpus import SeedRow
 from classifier.errors import BundleRejected, DataRejected
-from classifier.export.weights import ENCODER
+from classifier.export.weights import ENCODER, RANGES
 from classifier.head import OnnxHead
 from classifier.lexical import LEXICAL_VERSION
 from classifier.manifest import HeadCard
 from classifier.text import CANONICAL_VERSION
-from classifier.train.blend import SHARE, Blend
 from classifier.train.features import bags_of
 from classifier.train.fit import FittedHead
+from classifier.train.linear import Linear
 from classifier.windows import WindowPlan
 from index.example import content_fingerprint
 
 PARITY = 1e-4
 
 
-def head_graph(blend: Blend) -> bytes:
+def head_graph(linear: Linear) -> bytes:
     """The head as ONNX: "features" (n, width), "buckets" and "counts" (n, terms) to "logits" (n, labels) float32."""
-    linear, network = blend.linear, blend.network
     width, labels = linear.weights.shape
-    correction = np.zeros((len(network.output), labels), np.float32)
-    correction[:, 0] = SHARE * network.output
-    bias = linear.bias.copy()
-    bias[0] += SHARE * network.bias
     inputs = [
         helper.make_tensor_value_info("features", TensorProto.FLOAT, ["n", width]),
         helper.make_tensor_value_info("buckets", TensorProto.INT64, ["n", "terms"]),
@@ -41,10 +36,7 @@ def head_graph(blend: Blend) -> bytes:
     logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", labels])
     constants: dict[str, NDArray[np.generic]] = {
         "weights": linear.weights,
-        "bias": bias,
-        "hidden": network.hidden,
-        "offsets": network.offsets,
-        "correction": correction,
+        "bias": linear.bias,
         "rarity_16": linear.rarity,
         "lexical_16": linear.lexical,
         "columns": np.array([1], np.int64),
@@ -63,10 +55,7 @@ def head_graph(blend: Blend) -> bytes:
         helper.make_node("MatMul", ["row", "weighed"], ["summed"]),
         helper.make_node("Squeeze", ["summed", "columns"], ["from_words"]),
         helper.make_node("Gemm", ["features", "weights", "bias"], ["from_features"]),
-        helper.make_node("Gemm", ["features", "hidden", "offsets"], ["given"]),
-        helper.make_node("Relu", ["given"], ["units"]),
-        helper.make_node("MatMul", ["units", "correction"], ["corrected"]),
-        helper.make_node("Sum", ["from_features", "from_words", "corrected"], ["logits"]),
+        helper.make_node("Add", ["from_features", "from_words"], ["logits"]),
     ]
     tensors = [numpy_helper.from_array(value, name) for name, value in constants.items()]
     graph = helper.make_graph(nodes, "head", inputs, [logits], tensors)
@@ -76,13 +65,13 @@ def head_graph(blend: Blend) -> bytes:
     return data
 
 
-def largest_difference(data: bytes, blend: Blend, seed: int) -> float:
+def largest_difference(data: bytes, linear: Linear, seed: int) -> float:
     """How far the exported head's logits are from the fitted head's, on random windows."""
     random = np.random.default_rng(seed)
-    features = random.normal(0, 0.3, (64, len(blend.linear.weights))).astype(np.float32)
+    features = random.normal(0, 0.3, (64, len(linear.weights))).astype(np.float32)
     sequences = [random.integers(0, 30_000, length).tolist() for length in range(64)]
     found = OnnxHead(data).logits(features, lexical.terms(sequences))
-    return float(np.abs(found - blend.logits(features, bags_of(sequences))).max())
+    return float(np.abs(found - linear.logits(features, bags_of(sequences))).max())
 
 
 def head_files(
@@ -109,8 +98,8 @@ def head_files(
             raise DataRejected(
                 f'"{name}" cannot be learnt from these examples, held-out ones score the wrong way round: add more of them'
             )
-    data = head_graph(head.blend)
-    apart = largest_difference(data, head.blend, seed)
+    data = head_graph(head.linear)
+    apart = largest_difference(data, head.linear, seed)
     if apart > PARITY:
         raise BundleRejected(f"the exported head is off by {apart:.2g}, at most {PARITY:.0e} is allowed: not written")
     card = HeadCard.model_validate(
@@ -166,7 +155,7 @@ def write_head(
     data, card = head_files(head, rows, plan, seed)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / ENCODER).write_bytes(layers)
-    (folder / "ranges.npz").write_bytes(ranges)
+    (folder / RANGES).write_bytes(ranges)
     (folder / "head.onnx").write_bytes(data)
     said = card.model_dump(mode="json", exclude_none=True)
     (folder / "head.json").write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
