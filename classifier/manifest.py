@@ -38,7 +38,7 @@ class HeadCard(_Part):
         window_length: Tokens in a window.
         window_overlap: Tokens that two windows share.
         token_budget: The most tokens of a prompt that are encoded.
-        length_penalty: Taken from the highest window's extraction logit for each unit of ln(windows).
+        length_penalty: Taken from the highest window's extraction logit for each unit of ln(windows); 0 in newer bundles.
         finer_offset: Taken from the finer windows' extraction logits.
         least_cosine: A prompt with no example at least so near is not judged.
         canonical_version: The canonical text that training saw.

@@ -13,7 +13,7 @@ from classifier.errors import DataRejected
 from classifier.lexical import BUCKETS, terms
 from classifier.text import fold
 from classifier.train.features import FOLDS, bags_of, folds_of
-from classifier.train.fit import BURIED, cross_validate, finer_offset, length_penalty
+from classifier.train.fit import BURIED, cross_validate, finer_offset
 from classifier.train.linear import HARD_WEIGHT, Examples, Linear, Scales, fit_linear, scaling_of, telling_windows
 from classifier.train.material import gather
 from classifier.train.publish import PARITY, head_graph, largest_difference
@@ -215,12 +215,6 @@ def test_the_finer_windows_offset_is_how_much_higher_than_allowed_benign_ones_sc
     owners = np.arange(30_000) // 3
     assert finer_offset(benign, finer, owners) == pytest.approx(0.7 - BURIED, abs=0.1)
     assert finer_offset(benign, np.zeros(30_000, bool), owners) == 0.0
-
-
-def test_the_length_penalty_is_never_negative_and_grows_with_spread() -> None:
-    random = np.random.default_rng(0)
-    narrow, wide = (random.normal(0, s, 5_000).astype(np.float32) for s in (0.1, 1.0))
-    assert 0 <= length_penalty(narrow, 0) < length_penalty(wide, 0)
 
 
 def test_extraction_takes_the_highest_window_and_capabilities_the_middle() -> None:

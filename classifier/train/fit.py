@@ -27,10 +27,7 @@ FLAG_FPR = 0.005
 REVIEW_FPR = 0.02
 FAMILIAR = 0.0005
 """Share of the seed corpus that would itself be called unfamiliar."""
-_SIMULATED = 20_000
-_ALIKE = 16
-"""By what the slope of windows drawn by chance is divided, because those of one text are alike (decision 0008)."""
-BURIED = 0.3
+BURIED = 0.15
 """How much higher than the others the finer windows of ordinary texts may score: what is buried shows in them alone."""
 
 Bools = NDArray[np.bool_]
@@ -97,10 +94,7 @@ def fit_head(
     fit = partial(fit_linear, scales=scales, dimensions=encoder.dimensions)
     logits = cross_validate(material, fit)
     benign = ~targets.extraction[windows.owners]
-    pooling = Pooling(
-        length_penalty(logits[benign & ~windows.finer, 0], seed),
-        finer_offset(logits[benign, 0], windows.finer[benign], windows.owners[benign]),
-    )
+    pooling = Pooling(finer_offset=finer_offset(logits[benign, 0], windows.finer[benign], windows.owners[benign]))
     held_out = _by_row(logits, windows, pooling)
     calibration = np.array(
         [_platt(held_out[:, column], target) for column, target in _columns(targets, labels)], np.float64
@@ -163,25 +157,6 @@ def _by_row(logits: Floats, windows: Windows, pooling: Pooling) -> Floats:
             for start, end, count in zip(windows.first, ends, long, strict=True)
         ]
     )
-
-
-def length_penalty(benign: Floats, seed: int) -> float:
-    """How fast the highest of n benign windows rises with ln(n), where the flag threshold lies.
-
-    The windows of one long text are alike, so that their highest rises more slowly than that of windows drawn by
-    chance; a sixteenth of the latter's slope is taken.
-
-    Args:
-        benign: (w,) extraction logits of benign windows.
-        seed: Of the drawing.
-
-    Returns:
-        What each unit of ln(windows) is to take from the logit, at least 0.
-    """
-    random = np.random.default_rng(seed)
-    lengths = 2 ** np.arange(7)
-    highest = [np.quantile(random.choice(benign, (_SIMULATED, n)).max(axis=1), 1 - FLAG_FPR) for n in lengths]
-    return max(0.0, float(np.polyfit(np.log(lengths), highest, 1)[0]) / _ALIKE)
 
 
 def finer_offset(benign: Floats, finer: Bools, owners: NDArray[np.int64]) -> float:
