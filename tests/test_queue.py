@@ -74,7 +74,8 @@ def test_what_gets_a_second_view_is_mostly_foretold_and_ordinary_prompts_are_not
                 hits += looks_disguised(dressed)
                 misses += not looks_disguised(dressed)
     assert hits > 9 * misses
-    assert np.mean([looks_disguised(example.text) for example in SEED]) < 0.2
+    for language in ("en", "es", "zh"):
+        assert np.mean([looks_disguised(example.text) for example in SEED if example.language == language]) < 0.2
 
 
 def test_no_prompt_costs_more_than_the_budgets_of_two_views() -> None:

@@ -65,7 +65,7 @@ def test_every_plain_text_of_the_corpus_gets_the_tokenizers_tokens(tokenizer: To
     found = [short_cut.ids(text) for text in texts]
     given = tokenizer.encode_batch(texts, add_special_tokens=False)
     assert all(ids is None or ids == encoding.ids for ids, encoding in zip(found, given, strict=True))
-    assert sum(ids is not None for ids in found) > 0.6 * len(texts)
+    assert sum(ids is not None for ids in found) > 0.95 * sum(text.isascii() for text in texts)
 
 
 @given(

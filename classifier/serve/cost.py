@@ -14,7 +14,9 @@ _CHARS_A_TOKEN = 16
 _SIGNS = ("&#", "%2", "\\u", "**", "</")
 _LONG_WORD = re.compile(r"[!-~]{40}")
 _LEET = re.compile(r"[a-z][013457@$][a-z]")
-_MIXED = re.compile(r"[A-Za-z][\u0370-\u058f]|[\u0370-\u058f][A-Za-z]|[\uff01-\uff5e\U0001d400-\U0001d7ff]")
+_MIXED = re.compile(
+    r"[A-Za-z][\u0370-\u058f]|[\u0370-\u058f][A-Za-z]|[\uff10-\uff19\uff21-\uff3a\uff41-\uff5a\U0001d400-\U0001d7ff]"
+)
 
 
 def tokens_of(text: str) -> int:
@@ -61,7 +63,7 @@ def looks_disguised(text: str) -> bool:
         text: A prompt as it was sent.
 
     Returns:
-        True for most of the disguises that are undone, and for one ordinary prompt in eight.
+        True for most of the disguises that are undone, and for one ordinary prompt in ten.
     """
     head = text[:_LOOKED_AT]
     return (
