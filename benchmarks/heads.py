@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
-from scipy.special import logit
+from scipy import special
 from sklearn.decomposition import TruncatedSVD
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.exceptions import ConvergenceWarning
@@ -142,7 +142,7 @@ def _networks(examples: Examples, dimensions: int) -> Scores:
 
 
 def _mean_logits(members: Sequence[MLPClassifier], scaled: Floats) -> Floats:
-    found = [logit(np.clip(member.predict_proba(scaled)[:, 1], 1e-7, 1 - 1e-7)) for member in members]
+    found = [special.logit(np.clip(member.predict_proba(scaled)[:, 1], 1e-7, 1 - 1e-7)) for member in members]
     return np.asarray(np.mean(found, axis=0), np.float32)
 
 

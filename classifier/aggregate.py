@@ -20,7 +20,7 @@ class Pooling:
     """How the extraction logits of many windows become one.
 
     Attributes:
-        length_penalty: What each unit of ln(windows) takes, so that long prompts are not flagged for being long.
+        length_penalty: What each unit of ln(windows) takes from a prompt; 0 in the default bundle (decision 0008).
         finer_offset: Taken from the logits of the finer windows, so that benign ones reach only a little higher than others.
     """
 
@@ -52,7 +52,7 @@ def aggregate(logits: Floats, windows: int, pooling: Pooling) -> Floats:
 
     Extraction takes the highest window of both scales: what is buried in a long prompt must not be diluted by what
     surrounds it, and while a harvest scaffold shows best in a long window, a buried sentence does in a short one. The
-    highest of many is higher by chance, which the penalty takes back. Techniques and capabilities are the whole
+    highest of many is higher by chance, for which a bundle may set a penalty. Techniques and capabilities are the whole
     prompt's, and take the middle between the highest and the mean of the long windows.
 
     Args:
