@@ -137,7 +137,6 @@ def _networks(examples: Examples, dimensions: int) -> Scores:
             warnings.simplefilter("ignore", ConvergenceWarning)  # it stops early on purpose
             members.append(member.fit(scaled, chosen.extraction, sample_weight=_balanced(chosen)))
     width = own.features.shape[1]
-
     return lambda features, bags: _mean_logits(members, (features[:, :width] - scaling.centre) / scaling.spread)
 
 

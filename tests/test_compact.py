@@ -7,8 +7,11 @@ import pytest
 
 from classifier.corpus import load_corpus
 from classifier.encoder import Embeddings, OnnxEncoder
-from classifier.export.graph import fp32_graph
-from classifier.export.weights import ModelFiles, obtain
+from classifier.export.build import DEFAULT_HEAD
+from classifier.export.calibrate import load_ranges
+from classifier.export.graph import fp32_graph, int8_graph
+from classifier.export.weights import ENCODER, RANGES, ModelFiles, obtain, with_layers
+from classifier.train import command
 from classifier.train.compact import Shape, Weights, compacted
 
 ROOT = Path(__file__).parent.parent
@@ -53,3 +56,20 @@ def test_the_same_texts_give_the_same_weights(files: ModelFiles) -> None:
     _, sequences = embedded(files.tensors, files)
     one, other = (compacted(files.tensors, sequences[:4], SMALL) for _ in range(2))
     assert all(np.array_equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("new", [False, True])
+def test_training_keeps_the_default_encoder_or_makes_another(
+    *, new: bool, files: ModelFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[bytes] = []
+    monkeypatch.setattr(command, "ACTIVATION_TEXTS", 12)
+    monkeypatch.setattr(command, "RANGE_TEXTS", 4)
+    monkeypatch.setattr("classifier.train.fit.fit_head", lambda rows, encoder, plan, **rest: encoder)
+    monkeypatch.setattr("classifier.train.publish.write_head", lambda *given: written.extend(given[2:4]))
+    command.train(tmp_path, ROOT / "var" / "cache", threads=2, new_encoder=new)
+    layers, ranges = written
+    assert ((DEFAULT_HEAD / ENCODER).read_bytes() == layers) is not new
+    assert ((DEFAULT_HEAD / RANGES).read_bytes() == ranges) is not new
+    tensors = with_layers(files, layers).tensors
+    assert int8_graph(tensors, load_ranges(ranges, tensors))

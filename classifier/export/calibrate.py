@@ -63,5 +63,7 @@ def load_ranges(data: bytes, weights: Mapping[str, Floats]) -> Ranges:
     with np.load(BytesIO(data), allow_pickle=False) as archive:
         missing = set(products(weights)) - set(archive.files)
         if missing:
-            raise BundleRejected("ranges.npz does not cover every matrix product: run  stillwatch train")
+            raise BundleRejected(
+                "ranges.npz does not cover every matrix product: run  stillwatch train  with --new-encoder"
+            )
         return {name: archive[name].astype(np.float32) for name in products(weights)}

@@ -125,8 +125,12 @@ def with_layers(published: ModelFiles, data: bytes) -> ModelFiles:
     try:
         layers = load(data)
     except SafetensorError:
-        raise WeightsRejected(f"{ENCODER} is not a safetensors file: run  stillwatch train") from None
+        raise WeightsRejected(
+            f"{ENCODER} is not a safetensors file: run  stillwatch train  with --new-encoder"
+        ) from None
     if not layers or not all(name.startswith(_LAYERS) for name in layers):
-        raise WeightsRejected(f"{ENCODER} must hold the encoder's layers and nothing else: run  stillwatch train")
+        raise WeightsRejected(
+            f"{ENCODER} must hold the encoder's layers and nothing else: run  stillwatch train  with --new-encoder"
+        )
     kept = {name: value for name, value in published.tensors.items() if not name.startswith(_LAYERS)}
     return ModelFiles({**kept, **{n: v.astype(np.float32) for n, v in layers.items()}}, published.tokenizer)

@@ -13,7 +13,7 @@ from classifier.comparison import Comparison
 from classifier.config import Settings
 from classifier.corpus import load_corpus
 from classifier.encoder import OnnxEncoder
-from classifier.errors import BundleRejected, DataRejected, MissingExtra
+from classifier.errors import BundleRejected, DataRejected, MissingExtra, WeightsRejected
 from classifier.export.build import DEFAULT_HEAD
 from classifier.export.calibrate import dump_ranges, load_ranges, measure_ranges
 from classifier.export.graph import fp32_graph, int8_graph
@@ -56,7 +56,7 @@ def train(
 
     Raises:
         MissingExtra: When scikit-learn is not installed.
-        WeightsRejected: When the model cannot be had.
+        WeightsRejected: When the model or the default encoder cannot be had.
         DataRejected: When the corpus is broken.
     """
     try:
@@ -70,7 +70,12 @@ def train(
     if new_encoder:
         layers, ranges = _compacted(published, [row.example.text for row in rows], plan, threads, progress)
     else:
-        layers, ranges = ((DEFAULT_HEAD / name).read_bytes() for name in (ENCODER, RANGES))
+        try:
+            layers, ranges = ((DEFAULT_HEAD / name).read_bytes() for name in (ENCODER, RANGES))
+        except OSError as error:
+            raise WeightsRejected(
+                f"{error.filename} cannot be read: run  stillwatch train  with --new-encoder"
+            ) from None
     files = with_layers(published, layers)
     graph = int8_graph(files.tensors, load_ranges(ranges, files.tensors))
     encoder = OnnxEncoder(graph, files.tokenizer, threads=threads)
